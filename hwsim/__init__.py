@@ -1,0 +1,22 @@
+"""hwsim: which hardware should run a model, how fast, at what energy and cost, and why."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+__all__ = ["__version__", "compare", "evaluate"]
+
+if TYPE_CHECKING:
+    from hwsim.api import compare, evaluate
+
+_API = {"evaluate": "hwsim.api", "compare": "hwsim.api"}
+
+
+def __getattr__(name: str) -> Any:
+    """Load the public functions on first use: `import hwsim` stays light."""
+    if name in _API:
+        import importlib
+
+        return getattr(importlib.import_module(_API[name]), name)
+    raise AttributeError(f"module 'hwsim' has no attribute {name!r}")
