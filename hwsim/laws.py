@@ -38,7 +38,9 @@ def equal(law: str, what: str, left: Any, right: Any, rel: float = _REL) -> None
     """Check that two values agree to `rel`. Raises LawViolation."""
     a, b = np.asarray(left, dtype=float), np.asarray(right, dtype=float)
     if not bool(np.all(np.abs(a - b) <= rel * np.maximum(np.abs(a), np.abs(b)) + 1e-300)):
-        raise LawViolation(f"{law}: {what} does not add up", seen=f"{np.ravel(a)[0]:.12g} against {np.ravel(b)[0]:.12g}")
+        raise LawViolation(
+            f"{law}: {what} does not add up", seen=f"{np.ravel(a)[0]:.12g} against {np.ravel(b)[0]:.12g}"
+        )
 
 
 def finite(law: str, what: str, value: Any) -> None:

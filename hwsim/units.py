@@ -78,7 +78,9 @@ def parse(text: object, dimension: str, *, where: str = "") -> float:
     example = _EXAMPLE[dimension]
     if isinstance(text, bool) or not isinstance(text, str):
         fix = f"write it with its unit, e.g. {example!r}"
-        raise UnitError(f"{dimension} needs a quantity string, not a bare value", where=where, seen=repr(text)[:80], fix=fix)
+        raise UnitError(
+            f"{dimension} needs a quantity string, not a bare value", where=where, seen=repr(text)[:80], fix=fix
+        )
     match = _NUMBER.match(text[:200])
     if match is None:
         raise UnitError(f"not a quantity of {dimension}", where=where, seen=repr(text)[:80], fix=f"e.g. {example!r}")
@@ -88,7 +90,10 @@ def parse(text: object, dimension: str, *, where: str = "") -> float:
     factor = _TABLES[dimension].get(unit)
     if factor is None:
         raise UnitError(
-            f"{unit[:40]!r} is not a unit of {dimension}", where=where, seen=repr(text)[:80], fix=_unit_hint(unit, dimension)
+            f"{unit[:40]!r} is not a unit of {dimension}",
+            where=where,
+            seen=repr(text)[:80],
+            fix=_unit_hint(unit, dimension),
         )
     value = float(number.replace("_", "")) * factor
     if not math.isfinite(value):
