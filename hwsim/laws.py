@@ -2,7 +2,7 @@
 
 LAW-1  floor <= low <= value <= high <= ceiling of every task, phase and metric
 LAW-2  time does not grow with a peak or a bandwidth and does not fall with work
-LAW-3  conservation: operations of tasks = operations of the graph; bytes moved >= compulsory bytes; shards sum to the whole
+LAW-3  conservation: operations of tasks = operations of the graph; bytes moved >= compulsory bytes; shards sum up
 LAW-4  energy = dynamic + static power x makespan; bill = USD per token x tokens
 LAW-5  Lindley: waits of a FIFO single server equal the recursion on the same draws
 LAW-6  Little: area under N(t) = sum of sojourns

@@ -28,7 +28,7 @@ class ComputeUnit:
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """One level. `scope` is ``device`` (shared by all units) or ``unit`` (one per SM or core; `size_bytes` is of one)."""
+    """One level. `scope`: ``device`` (shared by all units) or ``unit`` (one per SM or core; sizes and rates of one)."""
 
     name: str
     size_bytes: Num
@@ -145,7 +145,7 @@ class Device:
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """Dated price of a device. Rates in USD/s; `capex_usd` for bought hardware."""
+    """Dated price of a device in USD/s. Bought hardware is written off and pays `energy_usd_per_j` on top; rent covers it."""
 
     device: str
     rate_usd_per_s: Num
@@ -153,6 +153,7 @@ class Price:
     source: str
     term: str = "on-demand"
     capex_usd: Num = 0.0
+    energy_usd_per_j: Num = 0.0
 
 
 @dataclass(frozen=True, slots=True)

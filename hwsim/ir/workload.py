@@ -94,7 +94,8 @@ class Operator:
     - gemm: batch, m, n, k - out[m,n] = act[m,k] x weight[k,n]; batch > 1 is a batched matmul
     - attention_prefill: batch, q_len, prefix, n_heads, n_kv_heads, head_dim, v_head_dim, window (0: full), causal (0/1)
     - attention_decode: batch, context, n_heads, n_kv_heads, head_dim, v_head_dim, window; one query token a sequence
-    - moe: tokens, hidden, inter, experts, topk, active_experts, matrices (3 gated, 2 plain); `tokens` enter, each picks `topk`
+    - moe: tokens, hidden, inter, experts, topk, active_experts, matrices (3 gated,
+      2 plain); `tokens` enter, each picks `topk`
     - vector: rows, cols; `op` names the function (rms_norm, layer_norm, silu_mul, gelu, rope, add, softmax, ...)
     - embedding: rows, cols
     - collective: bytes, ranks; `op` is all_reduce, all_gather, reduce_scatter, all_to_all or send_recv
