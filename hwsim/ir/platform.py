@@ -145,7 +145,7 @@ class Device:
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """Dated price of a device in USD/s. Bought hardware is written off and pays `energy_usd_per_j` on top; rent covers it."""
+    """Dated price of a device in USD/s. Bought hardware is written off and pays `energy_usd_per_j`; rent covers it."""
 
     device: str
     rate_usd_per_s: Num

@@ -95,7 +95,7 @@ class Operator:
     - attention_prefill: batch, q_len, prefix, n_heads, n_kv_heads, head_dim, v_head_dim, window (0: full), causal (0/1)
     - attention_decode: batch, context, n_heads, n_kv_heads, head_dim, v_head_dim, window; one query token a sequence
     - moe: tokens, hidden, inter, experts, topk, active_experts, matrices (3 gated,
-      2 plain); `tokens` enter, each picks `topk`
+      2 plain); `tokens` enter, each picks `topk`; after sharding also moe_tp and moe_ep (inter and experts stay full)
     - vector: rows, cols; `op` names the function (rms_norm, layer_norm, silu_mul, gelu, rope, add, softmax, ...)
     - embedding: rows, cols
     - collective: bytes, ranks; `op` is all_reduce, all_gather, reduce_scatter, all_to_all or send_recv

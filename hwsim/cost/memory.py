@@ -1,0 +1,86 @@
+"""Memory budget of one device: weights, KV cache, activations, headroom, and the largest batch that fits.
+
+usable = capacity x fraction (default 0.9, the `gpu_memory_utilization` default of vLLM). Activations are those of
+one step of at most `MAX_STEP_TOKENS` tokens: engines chunk longer prefills, so a budget without chunking would
+refuse batches that run in practice.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from hwsim.ir.numbers import Num
+from hwsim.ir.workload import WorkloadGraph
+
+DEFAULT_MEMORY_FRACTION: Final = 0.9
+MAX_STEP_TOKENS: Final = 8192  # vLLM's default max_num_batched_tokens for throughput serving
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryBudget:
+    """Bytes on one device. `max_batch` is 0 where not even one sequence fits; `fits` may be an array."""
+
+    capacity_bytes: Num
+    usable_bytes: Num
+    weights_bytes: Num
+    kv_cache_bytes: Num
+    activations_bytes: Num
+    headroom_bytes: Num
+    fits: bool | np.ndarray
+    max_batch: Num
+
+    @property
+    def needed_bytes(self) -> Num:
+        return self.weights_bytes + self.kv_cache_bytes + self.activations_bytes
+
+
+def activation_bytes(graph: WorkloadGraph) -> Num:
+    """Largest inputs + outputs of one operator of the graph, weights and KV excluded: what must be alive at once."""
+    peak: Num = 0
+    for operator in graph.operators:
+        alive = operator.moved_bytes("activation")
+        peak = np.maximum(peak, alive) if np.ndim(peak) or np.ndim(alive) else max(peak, alive)
+    return peak
+
+
+def budget(
+    capacity_bytes: Num,
+    weights_bytes: Num,
+    kv_bytes_per_sequence: Num,
+    step_bytes_per_sequence: Num,
+    batch: Num,
+    *,
+    step_tokens_per_sequence: Num = 1,
+    fraction: float = DEFAULT_MEMORY_FRACTION,
+) -> MemoryBudget:
+    """Budget of `batch` sequences; linear in the batch, so the largest batch is a division."""
+    usable = capacity_bytes * fraction
+    # sequences whose tokens share one step: the rest waits its turn and needs no activation memory
+    together = np.maximum(MAX_STEP_TOKENS / np.maximum(step_tokens_per_sequence, 1), 1.0)
+    activations = step_bytes_per_sequence * np.minimum(batch, together)
+    kv_cache = kv_bytes_per_sequence * batch
+    needed = weights_bytes + kv_cache + activations
+    free = usable - weights_bytes
+    small = np.floor(free / (kv_bytes_per_sequence + step_bytes_per_sequence + 1e-300))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        large = np.floor((free - step_bytes_per_sequence * together) / np.maximum(kv_bytes_per_sequence, 1e-300))
+    most = np.where(small <= together, small, np.maximum(large, np.floor(together)))
+    most = np.clip(most, 0, 10**9)
+    fits = needed <= usable
+    return MemoryBudget(
+        capacity_bytes,
+        usable,
+        weights_bytes,
+        kv_cache,
+        _plain(activations),
+        _plain(usable - needed),
+        bool(fits) if np.ndim(fits) == 0 else fits,
+        int(most) if np.ndim(most) == 0 else most,
+    )
+
+
+def _plain(value: Num) -> Num:
+    return value.item() if isinstance(value, np.generic) else value

@@ -1,0 +1,37 @@
+"""The question: how much of what, in which formats, split how."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hwsim.ir.numbers import Num
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """One point (scalars) or a grid of them (arrays that broadcast).
+
+    Attributes
+    ----------
+    batch: sequences that run together. prompt_tokens, output_tokens: per sequence; the first output token
+        comes from the prefill, the others from decode steps.
+    weights, activations, kv_cache: number format names ("" = the device's 16-bit format).
+    tp, pp, ep: tensor, pipeline and expert parallel degrees; ep divides tp (experts split inside the tensor group).
+    efficiency: ``calibrated`` or ``datasheet`` (bare roofline).
+    memory_fraction: share of the memory that weights, KV and activations may use.
+    """
+
+    batch: Num = 1
+    prompt_tokens: Num = 512
+    output_tokens: Num = 128
+    weights: str = ""
+    activations: str = ""
+    kv_cache: str = ""
+    tp: int = 1
+    pp: int = 1
+    ep: int = 1
+    efficiency: str = "calibrated"
+    engine: str = "analytic"
+    mapper: str = "roofline"
+    memory_fraction: float = 0.9
+    price: str = ""
