@@ -1,0 +1,242 @@
+"""Batching policies of one replica: which prefill chunks run in the next iteration, and whether decodes run too.
+
+A policy is asked at every iteration boundary where something could change. It admits requests through
+`Replica.admit` and answers a `Plan`; the replica repeats a decode-only plan by itself up to the next event.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Protocol
+
+from hwsim.errors import unknown_name
+from hwsim.serving.iteration_time import UNBOUNDED
+
+if TYPE_CHECKING:
+    from hwsim.serving.replica import Replica
+    from hwsim.serving.request import Request
+
+Plan = tuple[list[tuple["Request", int]], bool]
+
+
+class Policy(Protocol):
+    """What a batching policy must answer. Add one by writing a class with these members.
+
+    Attributes
+    ----------
+    cap: most requests that hold KV memory at a time.
+    by_arrival: preemption walks the running requests by arrival, not in the order in which they began to decode.
+    """
+
+    cap: int
+    by_arrival: bool
+
+    def plan(self, replica: Replica) -> Plan:
+        """Prefill chunks of the next iteration as (request, tokens), and whether decoding requests run in it."""
+
+    def horizon(self, replica: Replica) -> int:
+        """Decode-only iterations after which the policy wants to be asked again though nothing happened."""
+
+    def ran(self, iterations: int) -> None:
+        """`iterations` decode-only iterations have passed."""
+
+
+class Patient:
+    """Defaults of policies that change their mind only at arrivals, finishes and memory events."""
+
+    __slots__ = ()
+    by_arrival = False
+
+    def horizon(self, replica: Replica) -> int:
+        return UNBOUNDED
+
+    def ran(self, iterations: int) -> None:
+        return None
+
+
+def admit_whole(replica: Replica, cap: int) -> list[tuple[Request, int]]:
+    """Admit while memory and `cap` allow; each request runs its whole prompt in the next iteration."""
+    chunks: list[tuple[Request, int]] = []
+    while replica.waiting and replica.kv.holders < cap and replica.fits(replica.waiting[0]):
+        request = replica.admit()
+        if request is not None:
+            chunks.append((request, request.prefill - request.processed))
+    return chunks
+
+
+@dataclass(slots=True)
+class Orca(Patient):
+    """Iteration-level batching: every iteration runs all running requests and whole prompts of new ones.
+
+    Memory for the longest sequence is reserved at admission (Yu et al., OSDI 2022, section 4.2).
+    """
+
+    cap: int = 256
+
+    def plan(self, replica: Replica) -> Plan:
+        replica.reserve_decode()
+        return admit_whole(replica, self.cap), replica.decodes > 0
+
+
+@dataclass(slots=True)
+class VLLM(Patient):
+    """Prefill first: an iteration holds either whole prompts or all decodes; paged KV with a watermark.
+
+    Prompts of one iteration are padded to the longest for the token limit (Kwon et al., SOSP 2023; vLLM 0.2).
+    """
+
+    cap: int = 256
+    max_tokens: int = 4096
+    by_arrival: bool = True
+
+    def plan(self, replica: Replica) -> Plan:
+        chunks = self.admit(replica)
+        if chunks:
+            return chunks, False
+        replica.reserve_decode()
+        return [], replica.decodes > 0
+
+    def admit(self, replica: Replica) -> list[tuple[Request, int]]:
+        """Requests whose prompts run next. One alone may exceed the token limit, else it would wait for ever."""
+        chunks: list[tuple[Request, int]] = []
+        longest = 0
+        while replica.waiting:
+            head = replica.waiting[0]
+            if not replica.fits(head) or replica.kv.holders >= self.cap:
+                break
+            padded = max(longest, head.prefill)
+            if chunks and (len(chunks) + 1) * padded > self.max_tokens:
+                break
+            longest = padded
+            request = replica.admit()
+            if request is not None:
+                chunks.append((request, request.prefill - request.processed))
+        return chunks
+
+
+@dataclass(slots=True)
+class Sarathi(Patient):
+    """Chunked prefill: decodes first, then prefill chunks up to a token budget (Agrawal et al., OSDI 2024)."""
+
+    cap: int = 256
+    chunk: int = 512
+
+    def plan(self, replica: Replica) -> Plan:
+        replica.reserve_decode()
+        chunks: list[tuple[Request, int]] = []
+        budget = self.chunk - replica.decodes
+        skipped: list[Request] = []
+        for request in replica.take_partial():
+            tokens = min(request.prefill - request.processed, budget)
+            if tokens <= 0:
+                skipped.append(request)
+                continue
+            budget -= tokens
+            chunks.append((request, tokens))
+        replica.put_back(skipped)
+        while replica.waiting and budget > 0 and replica.kv.holders < self.cap and replica.fits(replica.waiting[0]):
+            request_or_none = replica.admit()
+            if request_or_none is not None:
+                tokens = min(request_or_none.prefill - request_or_none.processed, budget)
+                budget -= tokens
+                chunks.append((request_or_none, tokens))
+        return chunks, replica.decodes > 0
+
+
+@dataclass(slots=True)
+class LightLLM:
+    """Token-level memory with a forecast of the peak, and prefills only every `patience` decode iterations.
+
+    The forecast sorts requests by remaining tokens: the peak of ``remaining x rank + cumulated run length`` must
+    stay below the pool (ModelTC/lightllm router). Use with blocks of one token.
+    """
+
+    cap: int = 256
+    max_tokens: int = 4096
+    patience: int = 10
+    waited: int = 0
+    by_arrival: bool = False
+
+    def plan(self, replica: Replica) -> Plan:
+        if not replica.decodes or self.waited >= self.patience:
+            idle = not replica.decodes
+            chunks = self.admit(replica)
+            if chunks or not idle:
+                self.waited = 0
+            if chunks:
+                return chunks, False
+            if idle:
+                return [], False
+        replica.reserve_decode()
+        return [], replica.decodes > 0
+
+    def admit(self, replica: Replica) -> list[tuple[Request, int]]:
+        forecast = replica.run_and_remaining()
+        chunks: list[tuple[Request, int]] = []
+        longest = 0
+        while replica.waiting:
+            head = replica.waiting[0]
+            padded = max(longest, head.prefill)
+            if chunks and (len(chunks) + 1) * padded > self.max_tokens or replica.kv.holders >= self.cap:
+                break
+            forecast.append((head.prefill + 1, max(0, head.total - head.prefill - 2)))
+            if peak_tokens(forecast) >= replica.kv.total:
+                break
+            longest = padded
+            request = replica.admit()
+            if request is not None:
+                chunks.append((request, request.prefill - request.processed))
+        return chunks
+
+    def horizon(self, replica: Replica) -> int:
+        return max(1, self.patience - self.waited) if replica.waiting else UNBOUNDED
+
+    def ran(self, iterations: int) -> None:
+        passed = self.waited + iterations
+        self.waited = passed if passed <= self.patience else (passed - 1) % max(1, self.patience) + 1
+
+
+def peak_tokens(forecast: list[tuple[int, int]]) -> int:
+    """Largest number of tokens held at any future time if no more requests join (tokens run, tokens remaining)."""
+    forecast.sort(key=lambda item: -item[1])
+    peak = held = 0
+    for rank, (run, remaining) in enumerate(forecast, start=1):
+        held += run
+        peak = max(peak, remaining * rank + held)
+    return peak
+
+
+@dataclass(slots=True)
+class Static(Patient):
+    """FasterTransformer: a batch is formed when the replica is empty and runs until its last request is done.
+
+    Memory of the longest sequence is held for each member until the whole batch ends.
+    """
+
+    cap: int = 64
+    hold_memory: bool = True
+
+    def plan(self, replica: Replica) -> Plan:
+        if replica.decodes:
+            replica.reserve_decode()
+            return [], replica.decodes > 0
+        replica.release_held()
+        return admit_whole(replica, self.cap), False
+
+
+POLICIES: Final[dict[str, Callable[..., Policy]]] = {
+    "orca": Orca,
+    "vllm": VLLM,
+    "sarathi": Sarathi,
+    "lightllm": LightLLM,
+    "faster_transformer": Static,
+    "static": Static,
+}
+
+
+def make_policy(name: str, **options: int) -> Policy:
+    """A fresh policy by name. Raises UnknownNameError with the nearest names."""
+    if name not in POLICIES:
+        raise unknown_name("batching policy", name, POLICIES)
+    return POLICIES[name](**options)

@@ -1,0 +1,162 @@
+"""What a run leaves behind: one row a request in typed columns, weighted inter-token gaps, sampled occupancy."""
+
+from __future__ import annotations
+
+from array import array
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from hwsim.serving.replica import Replica
+    from hwsim.serving.request import Request
+
+WAITING: Final = 0
+FINISHED: Final = 1
+REJECTED: Final = 2
+
+
+class Record:
+    """Columns of the per-request table (length = requests seen); times in seconds, NaN where it never happened."""
+
+    def __init__(self, capacity: int = 0) -> None:
+        nan = array("d", [float("nan")])
+        self.arrival_s, self.scheduled_s = nan * capacity, nan * capacity
+        self.first_s, self.end_s = nan * capacity, nan * capacity
+        self.prompt, self.output = array("l", [0]) * capacity, array("l", [0]) * capacity
+        self.restarts, self.replica = array("i", [0]) * capacity, array("i", [-1]) * capacity
+        self.state = array("b", [WAITING]) * capacity
+        self.seen = capacity
+        self.gaps = GapStore()
+
+    def add(self, arrival_s: float, prompt: int, output: int) -> int:
+        """Append a request that the workload made up during the run; its row."""
+        for column in (self.scheduled_s, self.first_s, self.end_s):
+            column.append(float("nan"))
+        self.arrival_s.append(arrival_s)
+        self.prompt.append(prompt)
+        self.output.append(output)
+        self.restarts.append(0)
+        self.replica.append(-1)
+        self.state.append(WAITING)
+        self.seen += 1
+        return self.seen - 1
+
+    def column(self, name: str) -> np.ndarray[Any, Any]:
+        """A column as a numpy array (a view)."""
+        return np.asarray(getattr(self, name))
+
+
+class GapStore:
+    """Inter-token gaps of all requests as weighted samples: (first, step, count, sequences) a run of iterations."""
+
+    __slots__ = ("count", "first_s", "sequences", "step_s")
+
+    def __init__(self) -> None:
+        self.first_s, self.step_s = array("d"), array("d")
+        self.count, self.sequences = array("l"), array("l")
+
+    def add(self, first_s: float, step_s: float, count: int, sequences: int) -> None:
+        self.first_s.append(first_s)
+        self.step_s.append(step_s)
+        self.count.append(count)
+        self.sequences.append(sequences)
+
+    def weighted(self, parts: int = 8) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+        """(gap_s, weight): each run as up to `parts` equal groups at their mean gap; weights sum to the gap count."""
+        first, step = np.asarray(self.first_s), np.asarray(self.step_s)
+        count, sequences = np.asarray(self.count, dtype=float), np.asarray(self.sequences, dtype=float)
+        if not len(first):
+            return np.zeros(0), np.zeros(0)
+        groups = np.arange(parts)[:, None]
+        used = np.minimum(count, parts)
+        inside = groups < used
+        middle = (groups + 0.5) * count / used - 0.5
+        gaps = first + step * middle
+        weights = np.where(inside, sequences * count / used, 0.0)
+        return gaps[inside], weights[inside]
+
+
+class TokenGaps:
+    """Who emitted a token when, on one replica: older decodes together, requests prefilled since then one group each."""
+
+    __slots__ = ("_newer", "_older_s", "store")
+
+    def __init__(self, store: GapStore) -> None:
+        self.store = store
+        self._older_s = 0.0
+        self._newer: list[list[float]] = []
+
+    def decoded(self, decodes: int, first_s: float, step_s: float, count: int, now_s: float) -> None:
+        """All `decodes` sequences emitted `count` tokens in a run that ends now."""
+        if decodes:
+            run_s = count * first_s + step_s * (count * (count - 1) // 2)
+            begin_s = now_s - run_s
+            newer = self._newer
+            if newer or begin_s - self._older_s > 1e-9:
+                older = decodes
+                for emitted_s, sequences in newer:
+                    older -= int(sequences)
+                    self.store.add(begin_s - emitted_s + first_s, 0.0, 1, int(sequences))
+                if older > 0:
+                    self.store.add(begin_s - self._older_s + first_s, 0.0, 1, older)
+                if count > 1:
+                    self.store.add(first_s + step_s, step_s, count - 1, decodes)
+                newer.clear()
+            else:
+                self.store.add(first_s, step_s, count, decodes)
+        self._older_s = now_s
+
+    def first(self, request: Request, now_s: float) -> None:
+        """A prefill ended: the first token, or after a restart the next one."""
+        if request.emitted_s >= 0:
+            self.store.add(now_s - request.emitted_s, 0.0, 1, 1)
+        request.emitted_s = now_s
+        if self._newer and self._newer[-1][0] == now_s:
+            self._newer[-1][1] += 1
+        else:
+            self._newer.append([now_s, 1])
+
+    def joined(self, request: Request) -> None:
+        """A request starts to decode here after it emitted elsewhere."""
+        self._newer.append([request.emitted_s, 1])
+
+    def forget(self, emitted_s: float) -> None:
+        """One of those that emitted at `emitted_s` is gone without decoding here."""
+        for group in self._newer:
+            if group[0] == emitted_s and group[1] > 0:
+                group[1] -= 1
+                return
+
+    def left(self, request: Request, fresh: bool) -> None:
+        """A decoding request leaves; `fresh` if it has not decoded since its prefill."""
+        if fresh:
+            self.forget(request.emitted_s)
+        else:
+            request.emitted_s = self._older_s
+
+
+class Occupancy:
+    """Queue, running requests and KV use over time, thinned to at most `limit` points by doubling the stride."""
+
+    __slots__ = ("due_s", "kv", "limit", "queued", "running", "stride_s", "time_s")
+
+    def __init__(self, stride_s: float = 0.1, limit: int = 2048) -> None:
+        self.stride_s, self.limit, self.due_s = stride_s, limit, 0.0
+        self.time_s, self.kv = array("d"), array("d")
+        self.queued, self.running = array("l"), array("l")
+
+    def take(self, now_s: float, replica: Replica) -> None:
+        queued = len(replica.waiting)
+        self.time_s.append(now_s)
+        self.queued.append(queued)
+        self.running.append(replica.in_system - queued)
+        self.kv.append(1 - replica.kv.free / replica.kv.total)
+        self.due_s = now_s + self.stride_s
+        if len(self.time_s) >= self.limit:
+            self._thin()
+
+    def _thin(self) -> None:
+        for name in ("time_s", "queued", "running", "kv"):
+            setattr(self, name, getattr(self, name)[::2])
+        self.stride_s *= 2

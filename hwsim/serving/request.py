@@ -1,0 +1,68 @@
+"""One request on its way through the simulator; finished ones live on as rows of `hwsim.serving.record`."""
+
+from __future__ import annotations
+
+
+class Request:
+    """Mutable state of a request. Token counts are ints, times seconds.
+
+    Attributes
+    ----------
+    index: row of the workload and of the result table.
+    prompt, output: tokens as given. `total` is their sum.
+    prefill: tokens the next prefill must process: the prompt, after a restart also what was generated.
+    processed: tokens whose KV entries are known to be done while the request is not decoding.
+    finish_at: decode counter of the replica at which the last token comes out.
+    phase: iteration number, modulo the block size, in which the request takes a new KV block.
+    kv_ready: its KV cache came from another replica, so no prefill is needed.
+    """
+
+    __slots__ = (
+        "arrival_s",
+        "blocks",
+        "cached",
+        "emitted_s",
+        "finish_at",
+        "index",
+        "kv_ready",
+        "model",
+        "output",
+        "phase",
+        "prefill",
+        "prefix",
+        "priority",
+        "processed",
+        "prompt",
+        "restarts",
+        "scheduled",
+        "total",
+    )
+
+    def __init__(self, index: int, arrival_s: float, prompt: int, output: int, priority: int = 0) -> None:
+        self.index = index
+        self.arrival_s = arrival_s
+        self.prompt = self.prefill = prompt
+        self.output = output
+        self.total = prompt + output
+        self.priority = priority
+        self.processed = 0
+        self.restarts = 0
+        self.finish_at = self.phase = self.blocks = self.cached = 0
+        self.emitted_s = -1.0
+        self.kv_ready = self.scheduled = False
+        self.prefix: tuple[int, ...] = ()
+        self.model = ""
+
+    def restart(self, processed: int, *, keep_partial: bool) -> None:
+        """Lose the KV cache after `processed` tokens; generated tokens become part of the next prefill.
+
+        `keep_partial` reproduces Vidur, where a half-done prefill shrinks to its processed part and the rest of
+        the prompt counts as output; otherwise the next prefill is never shorter than the prompt.
+        """
+        self.prefill = processed if keep_partial else max(processed, self.prefill)
+        self.processed = self.cached = 0
+        self.kv_ready = self.scheduled = False
+        self.restarts += 1
+
+    def __repr__(self) -> str:
+        return f"request {self.index} ({self.prompt} + {self.output} tokens, arrived {self.arrival_s:g} s)"
