@@ -13,7 +13,6 @@ from typing import Final
 import numpy as np
 
 from hwsim.ir.numbers import Num
-from hwsim.ir.workload import WorkloadGraph
 
 DEFAULT_MEMORY_FRACTION: Final = 0.9
 MAX_STEP_TOKENS: Final = 8192  # vLLM's default max_num_batched_tokens for throughput serving
@@ -35,15 +34,6 @@ class MemoryBudget:
     @property
     def needed_bytes(self) -> Num:
         return self.weights_bytes + self.kv_cache_bytes + self.activations_bytes
-
-
-def activation_bytes(graph: WorkloadGraph) -> Num:
-    """Largest inputs + outputs of one operator of the graph, weights and KV excluded: what must be alive at once."""
-    peak: Num = 0
-    for operator in graph.operators:
-        alive = operator.moved_bytes("activation")
-        peak = np.maximum(peak, alive) if np.ndim(peak) or np.ndim(alive) else max(peak, alive)
-    return peak
 
 
 def budget(

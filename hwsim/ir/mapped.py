@@ -45,7 +45,8 @@ class Mapping:
 class Task:
     """One operator after sharding, on one device, executed `count` times.
 
-    `flop` maps dtype (on the operator's unit) or ``unit/dtype`` to operations, `traffic_bytes` memory or link name to bytes (one execution).
+    `flop` maps dtype (on the operator's unit) or ``unit/dtype`` to operations, `traffic_bytes` memory or link name
+    to bytes (one execution).
     `depends` names earlier tasks; `resource` is the device or link group that runs it.
     """
 

@@ -1,0 +1,240 @@
+"""The public functions: names and numbers in, results out. The CLI is a thin skin over this module."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hwsim import units
+from hwsim.cost.peaks import native_16bit
+from hwsim.engine.document import document
+from hwsim.engine.estimate import Estimate, estimate
+from hwsim.engine.fit import require_fit
+from hwsim.errors import InputError, unknown_name
+from hwsim.frontends.catalog import LoadedModel, resolve_model
+from hwsim.frontends.formats import Formats
+from hwsim.ir.numbers import Num
+from hwsim.ir.platform import Device, Platform
+from hwsim.ir.scenario import Scenario
+from hwsim.schema.loader import LoadedHardware, load_hardware, price_of
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+ENGINES = ("analytic", "des")
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Result of `evaluate`: `.document` is the contract, the methods show it."""
+
+    estimate: Estimate
+    document: dict[str, Any]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The `hwsim/estimate@1` document."""
+        return self.document
+
+    def to_frame(self) -> Any:
+        """One row a task as a pandas frame. Raises MissingExtraError without pandas."""
+        from hwsim.report.frames import task_frame
+
+        return task_frame(self.document)
+
+    def figure(self) -> go.Figure:
+        """Roofline plot of the tasks; hover names the operator."""
+        from hwsim.report.roofline import figure
+
+        return figure(self.document)
+
+    def _repr_html_(self) -> str:
+        from hwsim.report.html import fragment
+
+        return fragment(self.document)
+
+    def __getattr__(self, name: str) -> Num:
+        """``result.ttft_s`` is the value of the metric of that name."""
+        metrics = self.__dict__.get("estimate")
+        if metrics is not None and name in metrics.metrics:
+            value: Num = metrics.metrics[name].value
+            return value
+        raise AttributeError(name)
+
+
+def evaluate(
+    workload: str,
+    hardware: str | Device | Platform,
+    *,
+    batch: Num = 1,
+    prompt: Num | None = None,
+    output: Num = 128,
+    what_if: Mapping[str, Num | str] | None = None,
+    check_fit: bool = True,
+    **options: Any,
+) -> Evaluation:
+    """Time, energy, cost and memory of a model on hardware.
+
+    Parameters
+    ----------
+    workload: catalog name, alias or path of a model (YAML or HF ``config.json``).
+    hardware: catalog name, alias or path of an accelerator, node or cluster; or an IR device or platform.
+    batch, prompt, output: sequences together, prompt tokens (default 512, or the model's fixed input), output
+        tokens a sequence; scalars, or arrays that broadcast together for a grid.
+    what_if: device fields to replace, by dotted path, e.g. ``{"memories.hbm.read": "3 TB/s"}`` or SI numbers or arrays.
+    check_fit: refuse a scenario that does not fit in memory.
+    options: weights, activations, kv_cache (format names), tp, pp, ep, efficiency, engine, mapper, price,
+        memory_fraction.
+
+    Raises
+    ------
+    InputError: unknown names or options, or impossible values. InfeasibleError: does not fit, or degrees do not divide.
+    """
+    model, platform, scenario, hashes = prepare(workload, hardware, batch, prompt, output, what_if, options)
+    formats = Formats.of(scenario.weights, scenario.activations or None, scenario.kv_cache or None)
+    scenario = replace(
+        scenario, weights=formats.weights.name, activations=formats.activations.name, kv_cache=formats.kv_cache.name
+    )
+    result = estimate(model.model, platform, scenario, formats)
+    if check_fit:
+        require_fit(model.model.name, platform, scenario, result.memory)
+    return Evaluation(result, document(result, describe(model), hashes))
+
+
+def prepare(
+    workload: str,
+    hardware: str | Device | Platform,
+    batch: Num,
+    prompt: Num | None,
+    output: Num,
+    what_if: Mapping[str, Num | str] | None,
+    options: Mapping[str, Any],
+) -> tuple[LoadedModel, Platform, Scenario, dict[str, Any]]:
+    """Resolve names, apply what-ifs, fill defaults. Raises InputError."""
+    model = resolve_model(workload)
+    platform, files = _platform(hardware)
+    if what_if:
+        platform = platform.with_(device=vary(platform.device, what_if))
+    scenario = _scenario(model, platform, batch, prompt, output, options)
+    if not isinstance(hardware, Platform):
+        devices = scenario.tp * scenario.pp
+        bare = platform.count == 1 and platform.scale_out is None
+        platform = platform.with_(count=max(platform.count, devices)) if bare else platform
+    if scenario.price:
+        platform = platform.with_(price=price_of(platform.device.name, scenario.price))
+    hashes = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in (model.entry.path, *files)}
+    return model, platform, scenario, hashes
+
+
+def _platform(hardware: str | Device | Platform) -> tuple[Platform, tuple[Path, ...]]:
+    from hwsim.schema.loader import single
+
+    if isinstance(hardware, Platform):
+        return hardware, ()
+    if isinstance(hardware, Device):
+        return single(hardware), ()
+    loaded: LoadedHardware = load_hardware(str(hardware))
+    return loaded.platform, loaded.files
+
+
+def _scenario(
+    model: LoadedModel, platform: Platform, batch: Num, prompt: Num | None, output: Num, options: Mapping[str, Any]
+) -> Scenario:
+    known = (
+        "weights",
+        "activations",
+        "kv_cache",
+        "tp",
+        "pp",
+        "ep",
+        "efficiency",
+        "engine",
+        "mapper",
+        "price",
+        "memory_fraction",
+    )
+    for name in options:
+        if name not in known:
+            raise unknown_name("option", name, known)
+    given = {name: value for name, value in options.items() if value is not None}
+    given.setdefault("weights", native_16bit(platform.device))
+    if given.get("engine", "analytic") not in ENGINES:
+        raise unknown_name("engine", str(given["engine"]), ENGINES)
+    length = prompt if prompt is not None else model.model.fixed_tokens or 512
+    return Scenario(batch=batch, prompt_tokens=length, output_tokens=output, **given)
+
+
+def describe(model: LoadedModel) -> dict[str, Any]:
+    """What identifies the workload in a document."""
+    spec = model.model.spec
+    return {
+        "name": model.model.name,
+        "title": spec.title,
+        "arch": spec.arch,
+        "parameters": model.model.parameters,
+        "active_parameters": model.model.active_parameters,
+        "layers": model.model.layers,
+    }
+
+
+def vary(device: Device, changes: Mapping[str, Num | str]) -> Device:
+    """A device with some fields replaced; values are SI numbers, arrays, or quantity strings.
+
+    Paths: ``compute.UNIT.DTYPE.peak``, ``memories.NAME.read|write|size|latency``, ``links.NAME.bandwidth|latency``,
+    ``power.tdp|idle``. Raises UnknownNameError, UnitError.
+    """
+    for path, value in changes.items():
+        device = _vary_one(device, path, value)
+    return device
+
+
+_FIELDS: dict[str, dict[str, tuple[str, str]]] = {
+    "compute": {"peak": ("peak_flop_per_s", "flop_per_s"), "energy": ("energy_j_per_flop", "energy_per_flop")},
+    "memories": {
+        "read": ("read_bytes_per_s", "bytes_per_s"),
+        "write": ("write_bytes_per_s", "bytes_per_s"),
+        "size": ("size_bytes", "bytes"),
+        "latency": ("latency_s", "time"),
+    },
+    "links": {"bandwidth": ("bandwidth_bytes_per_s", "bytes_per_s"), "latency": ("latency_s", "time")},
+    "power": {"tdp": ("tdp_w", "power"), "idle": ("idle_w", "power")},
+}
+
+
+def _vary_one(device: Device, path: str, value: Num | str) -> Device:
+    section, _, rest = path.partition(".")
+    item, _, field = rest.rpartition(".")
+    if section not in _FIELDS:
+        raise unknown_name("section of a device", section, _FIELDS, where=path)
+    if field not in _FIELDS[section]:
+        raise unknown_name(f"field of {section}", field, _FIELDS[section], where=path)
+    attribute, dimension = _FIELDS[section][field]
+    number = units.parse(value, dimension, where=path) if isinstance(value, str) else value
+    if section == "power":
+        return device.with_(power=replace(device.power, **{attribute: number}))
+    entries: Sequence[Any] = getattr(device, section)
+    names = [f"{e.unit}.{e.dtype}" if section == "compute" else e.name for e in entries]
+    if item not in names:
+        raise unknown_name(f"entry of {section} of {device.name}", item, names, where=path)
+    changed = tuple(replace(e, **{attribute: number}) if n == item else e for e, n in zip(entries, names, strict=True))
+    return device.with_(**{section: changed})
+
+
+def compare(workload: str, hardware: Sequence[str], **scenario: Any) -> dict[str, Any]:
+    """The same scenario on several machines: a `hwsim/comparison@1` document.
+
+    A machine that cannot hold or map the workload appears with the reason instead of metrics.
+    """
+    from hwsim.errors import InfeasibleError
+
+    if len(hardware) < 2:
+        raise InputError("compare needs at least two machines", seen=str(list(hardware)), fix="--hw a100 --hw h100")
+    columns: list[dict[str, Any]] = []
+    for name in hardware:
+        try:
+            columns.append(evaluate(workload, name, **scenario).document)
+        except InfeasibleError as error:
+            columns.append({"hardware": {"name": name}, "infeasible": error.render(), "budget": error.budget})
+    return {"schema": "hwsim/comparison@1", "columns": columns}

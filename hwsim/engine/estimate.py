@@ -1,0 +1,172 @@
+"""One question answered: phases through the engine, memory budget, metrics with their brackets.
+
+TTFT is the prefill; TPOT one decode step at the mean context of the run, prompt + output/2 (exact for costs linear
+in the context); latency = TTFT + (output - 1) x TPOT. Pipeline stages work on `pp` micro-batches of batch/pp.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+
+from hwsim.cost import memory as budgets
+from hwsim.cost.peaks import compute_path
+from hwsim.engine import analytic
+from hwsim.engine.fit import device_budget
+from hwsim.engine.metrics import Phase, summarize
+from hwsim.errors import InputError
+from hwsim.ir.mapped import MappedGraph, Mapping
+from hwsim.ir.numbers import Num
+from hwsim.ir.platform import Platform
+from hwsim.ir.result import Bracket
+from hwsim.ir.scenario import Scenario
+from hwsim.ir.workload import WorkloadGraph
+from hwsim.mapping.lower import lower
+
+
+class Model(Protocol):
+    """What the engine needs of a workload (see `hwsim.frontends.transformer.Model`)."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def phases(self) -> tuple[str, ...]: ...
+    def graph(self, phase: str, batch: Num, q_tokens: Num, past_tokens: Num, formats: Any = None) -> WorkloadGraph: ...
+    def kv_cache_bytes(self, batch: Num, context: Num, fmt: Any = ...) -> Num: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """Everything asked of one scenario (or a grid: arrays throughout)."""
+
+    workload: str
+    platform: Platform
+    scenario: Scenario
+    metrics: dict[str, Bracket]
+    memory: budgets.MemoryBudget
+    phases: tuple[Phase, ...]
+    warnings: tuple[str, ...] = ()
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+def estimate(model: Model, platform: Platform, scenario: Scenario, formats: Any, *, check: bool = True) -> Estimate:
+    """Answer one scenario or a broadcast grid of them.
+
+    Raises
+    ------
+    InputError: a batch or length that is not a positive finite number.
+    InfeasibleError: degrees that do not divide the model, or a platform too small for them.
+    """
+    _check_scenario(scenario)
+    mapping = Mapping(scenario.mapper, scenario.tp, scenario.pp, scenario.ep)
+    whole = _graphs(model, scenario, formats)
+    graphs = [lower(graph, platform, mapping) for graph in whole]
+    phases = tuple(_phase(graph, platform, scenario, check) for graph in graphs)
+    budget = device_budget(model, whole, graphs, platform, scenario)
+    metrics = summarize(phases, platform, scenario, check=check)
+    return Estimate(
+        model.name,
+        platform,
+        scenario,
+        metrics,
+        budget,
+        phases,
+        _warnings(graphs, platform, scenario),
+        {"mapping": mapping},
+    )
+
+
+def _check_scenario(scenario: Scenario) -> None:
+    for name in ("batch", "prompt_tokens", "output_tokens", "tp", "pp", "ep"):
+        value = np.asarray(getattr(scenario, name))
+        if value.dtype.kind not in "iuf" or not np.all(np.isfinite(value)) or not np.all((value >= 1) & (value <= 1e9)):
+            option = name.removesuffix("_tokens")
+            raise InputError(
+                f"--{option} must be a whole number from 1 to 1e9", where=name, seen=str(getattr(scenario, name))[:80]
+            )
+    if not 0 < scenario.memory_fraction <= 1:
+        raise InputError(
+            "memory fraction must lie in (0, 1]", where="memory_fraction", seen=str(scenario.memory_fraction)
+        )
+
+
+def decode_past(scenario: Scenario) -> Num:
+    """Cached tokens before the decode step at the mean context: steps i = 1..output-1 see prompt + i keys."""
+    output = scenario.output_tokens
+    half = output // 2 if isinstance(output, int) and output % 2 == 0 else output / 2
+    mean = np.maximum(half, 1) if np.ndim(half) else max(half, 1)
+    return scenario.prompt_tokens + mean - 1
+
+
+def _graphs(model: Model, scenario: Scenario, formats: Any) -> list[WorkloadGraph]:
+    batch = micro_batch(scenario)
+    if "forward" in model.phases:
+        return [model.graph("forward", batch, scenario.prompt_tokens, 0, formats)]
+    return [
+        model.graph("prefill", batch, scenario.prompt_tokens, 0, formats),
+        model.graph("decode", batch, 1, decode_past(scenario), formats),
+    ]
+
+
+def micro_batch(scenario: Scenario) -> Num:
+    """Sequences of one micro-batch: stages of a pipeline work on `pp` of them in turn."""
+    if scenario.pp == 1:
+        return scenario.batch
+    share = np.ceil(scenario.batch / scenario.pp)
+    return int(share) if np.ndim(share) == 0 else share
+
+
+def _phase(graph: MappedGraph, platform: Platform, scenario: Scenario, check: bool) -> Phase:
+    timeline = analytic.run(graph, scenario.efficiency, check=check)
+    stages = _pipeline_factor(graph.phase, scenario)
+    span = Bracket(
+        timeline.time_s * stages,
+        timeline.low_s * stages,
+        timeline.high_s * stages,
+        timeline.floor_s * stages,
+        timeline.ceiling_s * stages,
+    )
+    devices = scenario.tp * scenario.pp
+    passes = np.ceil(scenario.batch / micro_batch(scenario))
+    dynamic = sum((i.cost.energy_j * i.task.count for i in timeline.intervals), 0.0) * scenario.tp * passes
+    static_w = platform.device.power.idle_w * devices + platform.host_power_w * devices / max(platform.node_size, 1)
+    return Phase(graph.phase, timeline, span, dynamic + static_w * span.value, graph.tokens * passes)
+
+
+def _pipeline_factor(phase: str, scenario: Scenario) -> Num:
+    """Span of a phase over the pass of one micro-batch through all stages.
+
+    Prefill: m micro-batches through p equal stages take (p + m - 1)/p passes (GPipe). Decode: every request gets one
+    token a round; with m <= p micro-batches a round is one pass, the stages not waiting on each other.
+    """
+    if scenario.pp == 1 or phase == "decode":
+        return 1.0
+    passes = np.ceil(scenario.batch / micro_batch(scenario))
+    return (scenario.pp + passes - 1) / scenario.pp
+
+
+def _warnings(graphs: list[MappedGraph], platform: Platform, scenario: Scenario) -> tuple[str, ...]:
+    device = platform.device
+    found: list[str] = []
+    if device.status in ("demo", "estimated"):
+        found.append(f"{device.name} is {device.status}: it represents no real product")
+    for dtype in dict.fromkeys(
+        d for g in graphs for t in g.tasks for d in t.flop if t.operator.unit == "tensor" and "/" not in d
+    ):
+        path = compute_path(device, dtype)
+        if path.widened or path.unit != "tensor":
+            found.append(f"{device.name} has no {dtype} matrix path: computed as {path.dtype} on the {path.unit} unit")
+    if scenario.efficiency == "calibrated" and device.calibration is None:
+        found.append(f"{device.name} has no calibration: generic efficiencies with a wide band")
+    elif (
+        scenario.efficiency == "calibrated" and device.calibration is not None and device.calibration.kind != "measured"
+    ):
+        found.append(
+            f"{device.name} was never measured: parameters of {device.calibration.name} moved by datasheet ratios"
+        )
+    if platform.price is None:
+        found.append(f"no price of {device.name} in the price files: no cost")
+    found.extend(n for g in graphs for n in g.notes)
+    return tuple(dict.fromkeys(found))
