@@ -1,4 +1,4 @@
-"""Attention of a block: fused QKV projection, rotary embedding, the attention kernel with its cache write, out projection.
+"""Attention of a block: fused QKV projection, rotary embedding, the kernel with its cache write, out projection.
 
 Covers multi-head, grouped-query and multi-query attention, with full or sliding windows, causal or not.
 Latent attention (MLA) is in `mla`, cross attention in `encdec`.
@@ -6,7 +6,7 @@ Latent attention (MLA) is in `mla`, cross attention in `encdec`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -50,6 +50,7 @@ class Heads:
     cached: int
     window: int = 0
     causal: bool = True
+    kernel: str = "attention"
 
     @classmethod
     def of(cls, spec: ModelSpec, window: int = 0, causal: bool = True) -> Heads:
@@ -76,13 +77,28 @@ def cache_tensor(name: str, rows: tuple[Num, Num], elements: int, fmt: NumberFor
 
 def self_attention(seg: Segment, spec: ModelSpec, heads: Heads, x: Tensor, s: Scenario) -> Tensor:
     """The attention half of a block on normalized `x`; returns the branch that joins the residual."""
-    qkv = seg.linear("qkv", x, heads.qkv_width, shard="column", bias="qkv" in spec.biases)
+    qkv = seg.linear("qkv", x, heads.qkv_width, shard="column", bias=_qkv_bias(spec, heads))
     qkv = _qk_norm(seg, spec, heads, qkv)
     if spec.positions == "rope":
         qkv = _rotate(seg, qkv, heads, spec.rotary_dim or heads.head_dim)
     extra = (seg.wide_weight("attention.sinks", spec.heads),) if spec.attention_sinks else ()
+    if spec.positions == "relative_xl":
+        extra = (*extra, _relative_projection(seg, spec, heads))
     out = attention_kernel(seg, heads, (qkv, *extra), s)
-    return seg.linear("o_proj", out, spec.hidden, shard="row", bias="out" in spec.biases)
+    return seg.linear("o_proj", out, spec.hidden, shard="row", bias=spec.hidden * ("out" in spec.biases))
+
+
+def _relative_projection(seg: Segment, spec: ModelSpec, heads: Heads) -> Tensor:
+    """Transformer-XL's matrix for relative positions (arXiv 1901.02860): its product with the fixed position table
+    is a constant of the model, so inference keeps the matrix but does not move it."""
+    return replace(seg.weight("relative_projection.weight", spec.hidden, heads.q_width), touched=0.0)
+
+
+def _qkv_bias(spec: ModelSpec, heads: Heads) -> int:
+    """Bias elements of the fused projection; ``qv`` leaves out the keys, whose bias a softmax cancels."""
+    if "qkv" in spec.biases:
+        return heads.qkv_width
+    return heads.q_width + heads.n_kv_heads * heads.v_head_dim if "qv" in spec.biases else 0
 
 
 def _qk_norm(seg: Segment, spec: ModelSpec, heads: Heads, qkv: Tensor) -> Tensor:
@@ -116,26 +132,33 @@ def attention_kernel(
 ) -> Tensor:
     """The fused attention kernel: reads cached keys and values, writes the new ones, returns (tokens, heads v_dim).
 
-    `written` names cache writes beyond those of `heads.cached` (MLA's prefill writes latents it does not read). Decode reads `past` + 1 cached tokens (the new one included) and writes one; prefill reads the `past` cached
+    `written` names cache writes beyond those of `heads.cached` (MLA's prefill writes latents it does not read).
+    Decode reads `past` + 1 cached tokens (the new one included) and writes one; prefill reads the `past` cached
     tokens, takes the new ones from the projection and writes them. Windows cap what is read.
     """
     if s.phase == "decode":
         return _decode_kernel(seg, heads, inputs, s)
     rows = s.batch * s.q_tokens
-    out = seg.tensor("attention.out", rows, heads.n_heads * heads.v_head_dim, seg.formats.activations)
+    out = seg.tensor(f"{heads.kernel}.out", rows, heads.n_heads * heads.v_head_dim, seg.formats.activations)
     pairs = causal_pairs(s.past_tokens, s.q_tokens, heads.window) if heads.causal else s.q_tokens * s.context
     dims = _dims(heads, s, {"q_len": s.q_tokens, "prefix": s.past_tokens, "causal": int(heads.causal)})
     cached, new = _cache(seg, heads, s, visible(s.past_tokens, heads.window), s.q_tokens)
     tensors = ((*inputs, *cached), (out, *new, *written))
-    return _kernel(seg, "attention_prefill", dims, heads.flop(pairs) * s.batch, tensors)
+    return _kernel(seg, ("attention_prefill", heads.kernel), dims, heads.flop(pairs) * s.batch, tensors)
 
 
 def _decode_kernel(seg: Segment, heads: Heads, inputs: tuple[Tensor, ...], s: Scenario) -> Tensor:
-    out = seg.tensor("attention.out", s.tokens, heads.n_heads * heads.v_head_dim, seg.formats.activations)
+    out = seg.tensor(f"{heads.kernel}.out", s.tokens, heads.n_heads * heads.v_head_dim, seg.formats.activations)
     context = visible(s.context, heads.window)
     cached, written = _cache(seg, heads, s, context, s.q_tokens)
     dims = _dims(heads, s, {"context": context})
-    return _kernel(seg, "attention_decode", dims, heads.flop(context) * s.tokens, ((*inputs, *cached), (out, *written)))
+    return _kernel(
+        seg,
+        ("attention_decode", heads.kernel),
+        dims,
+        heads.flop(context) * s.tokens,
+        ((*inputs, *cached), (out, *written)),
+    )
 
 
 def _dims(heads: Heads, s: Scenario, more: dict[str, Num]) -> dict[str, Num]:
@@ -155,7 +178,11 @@ def _cache(
 
 
 def _kernel(
-    seg: Segment, kind: Any, dims: dict[str, Num], flop: Num, tensors: tuple[tuple[Tensor, ...], tuple[Tensor, ...]]
+    seg: Segment,
+    kind: tuple[Any, str],
+    dims: dict[str, Num],
+    flop: Num,
+    tensors: tuple[tuple[Tensor, ...], tuple[Tensor, ...]],
 ) -> Tensor:
     inputs, outputs = tensors
     wide = seg.formats.wide
@@ -163,8 +190,8 @@ def _kernel(
     dtype = compute_dtype(seg.formats.kv_cache, wide)
     seg.add(
         Operator(
-            name=f"{seg.name}.attention",
-            kind=kind,
+            name=f"{seg.name}.{kind[1]}",
+            kind=kind[0],
             op="attention",
             dims=dims,
             flop=flop,

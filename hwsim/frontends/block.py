@@ -116,7 +116,7 @@ def _branch(seg: Segment, spec: ModelSpec, state: State, attention: Half, ffn: H
     x = state[0]
     for name, half in (("norm1", attention), ("norm2", ffn)):
         branch, _ = seg.norm(name, spec.norm, half(x), quantize=False)
-        x = seg.vector(f"{name}_add", "add", (x, branch), (seg.tensor(f"{name}_add.out", *x.shape),))
+        x = seg.vector(f"{name}_add", "add", (x, branch), (seg.like(f"{name}_add.out", x),))
     return x, None
 
 
@@ -125,4 +125,4 @@ def _parallel(seg: Segment, spec: ModelSpec, state: State, attention: Half, ffn:
     x, residual = seg.norm("norm1", spec.norm, *state)
     other = x if spec.norm_placement == "parallel_shared" else seg.norm("norm2", spec.norm, residual)[0]
     branches = (attention(x), ffn(other))
-    return residual, seg.vector("branch_add", "add", branches, (seg.tensor("branch_add.out", *residual.shape),))
+    return residual, seg.vector("branch_add", "add", branches, (seg.like("branch_add.out", residual),))

@@ -14,11 +14,12 @@ from hwsim.schema.model import ModelSpec, MoE
 def feed_forward(seg: Segment, spec: ModelSpec, x: Tensor, width: int, prefix: str = "") -> Tensor:
     """Plain: up, activation, down. Gated: one fused gate-and-up multiply, activation times gate, down."""
     bias = "ffn" in spec.biases
+    wide = width * (1 + spec.gated)
     op = f"{spec.activation}_mul" if spec.gated else spec.activation
-    first = seg.linear(prefix + ("gate_up" if spec.gated else "up"), x, width * (1 + spec.gated), bias=bias)
+    first = seg.linear(prefix + ("gate_up" if spec.gated else "up"), x, wide, bias=wide * bias)
     middle = seg.tensor(f"{prefix}{op}.out", x.shape[0], width, seg.formats.activations)
     seg.vector(prefix + op, op, (first,), (middle,), shard="elements")
-    return seg.linear(f"{prefix}down", middle, spec.hidden, shard="row", bias=bias)
+    return seg.linear(f"{prefix}down", middle, spec.hidden, shard="row", bias=spec.hidden * bias)
 
 
 def expected_active(experts: int, top_k: int, tokens: Num) -> Num:
@@ -38,7 +39,7 @@ def expected_active(experts: int, top_k: int, tokens: Num) -> Num:
 def experts_block(seg: Segment, spec: ModelSpec, x: Tensor, s: Scenario) -> Tensor:
     """Router, top-k, the fused expert kernel, shared experts as dense multiplies, and the sum of both."""
     moe = _need(spec.moe)
-    bias = "router" in spec.biases
+    bias = moe.experts * ("router" in spec.biases)
     gate = seg.wide_weight("router.weight", spec.hidden, moe.experts)
     scores = seg.linear("router", x, moe.experts, shard="replicated", bias=bias, matrix=gate)
     picked = seg.tensor("topk.out", x.shape[0], 2 * moe.top_k)
@@ -84,8 +85,8 @@ def _expert_kernel(seg: Segment, spec: ModelSpec, moe: MoE, inputs: tuple[Tensor
 
 def _with_shared(seg: Segment, spec: ModelSpec, moe: MoE, x: Tensor, routed: Tensor) -> Tensor:
     shared = feed_forward(seg, spec, x, moe.shared_ffn, "shared_")
-    inputs = (routed, shared)
+    inputs: tuple[Tensor, ...] = (routed, shared)
     if moe.shared_gate:
         gate = seg.wide_weight("shared_expert_gate.weight", spec.hidden, 1)
         inputs = (*inputs, seg.linear("shared_expert_gate", x, 1, shard="replicated", matrix=gate))
-    return seg.vector("moe_add", "add", inputs, (seg.tensor("moe_add.out", *routed.shape),))
+    return seg.vector("moe_add", "add", inputs, (seg.like("moe_add.out", routed),))

@@ -49,7 +49,8 @@ _CATALOG: Final[dict[str, NumberFormat]] = {
 }
 _ALIASES: Final = {
     "float32": "fp32", "float16": "fp16", "half": "fp16", "bfloat16": "bf16", "float64": "fp64", "e4m3": "fp8_e4m3",
-    "e5m2": "fp8_e5m2", "fp8-blk": "fp8_blk", "awq": "int4-g128", "gptq": "int4-g128", "b1.58": "ternary", "w4": "int4-g128",
+    "e5m2": "fp8_e5m2", "fp8-blk": "fp8_blk", "awq": "int4-g128", "gptq": "int4-g128", "b1.58": "ternary",
+    "w4": "int4-g128",
     "float8": "fp8", "fp8_block": "fp8_blk", "i8": "int8", "i4": "int4",
 }  # fmt: skip
 # Whole deployments by their usual short name: (weights, activations, kv cache)

@@ -21,15 +21,16 @@ from hwsim.ir.workload import Edge, NumberFormat, Operator, Shard, Tensor, Workl
 # weight, bias. Gated forms add the product. rope: two products and a sum. They bound vector units only;
 # every one of these kernels moves far more bytes than it computes.
 VECTOR_FLOP: Final = {
-    "rms_norm": 4, "layer_norm": 7, "silu_mul": 5, "gelu_mul": 9, "relu_mul": 2, "silu": 4, "gelu": 8, "relu": 1, "relu2": 2,
-    "tanh": 1, "rope": 3, "add": 1, "topk_softmax": 5, "softmax": 5, "modulate": 2, "gate_add": 2, "recurrence": 6,
+    "rms_norm": 4, "layer_norm": 7, "silu_mul": 5, "gelu_mul": 9, "relu_mul": 2, "relu2_mul": 3, "silu": 4, "gelu": 8,
+    "relu": 1, "relu2": 2, "tanh": 1, "rope": 3, "add": 1, "topk_softmax": 5, "softmax": 5, "modulate": 2, "gate_add": 2,
+    "recurrence": 6,
 }  # fmt: skip
 
 
 def lesser(a: Num, b: Num) -> Num:
     """Elementwise minimum that keeps exact Python ints for scalars."""
     if np.ndim(a) == 0 and np.ndim(b) == 0:
-        return min(a, b)  # type: ignore[type-var]
+        return min(a, b)
     return np.minimum(a, b)
 
 
@@ -99,6 +100,10 @@ class Segment:
         """An activation of this segment, in the wide format unless told otherwise."""
         return Tensor(f"{self.name}.{name}", (rows, cols), fmt or self.formats.wide)
 
+    def like(self, name: str, other: Tensor, fmt: NumberFormat | None = None) -> Tensor:
+        """An activation of this segment with the shape of another."""
+        return self.tensor(name, other.shape[0], other.shape[1], fmt)
+
     def weight(self, name: str, *shape: Num, fmt: NumberFormat | None = None) -> Tensor:
         return Tensor(f"{self.name}.{name}", shape, fmt or self.formats.weights, "weight")
 
@@ -112,12 +117,13 @@ class Segment:
         n: int,
         *,
         shard: Shard = "column",
-        bias: bool = False,
+        bias: int = 0,
         matrix: Tensor | None = None,
     ) -> Tensor:
         """A matrix multiply out[m, n] = x[m, k] weight[k, n]; 2 m n k operations.
 
-        Rows of several inputs add up. `matrix` replaces the weight that the segment would make (another format, a tied table).
+        Rows of several inputs add up. `bias` counts its elements (0: none). `matrix` replaces the weight that the
+        segment would make (another format, a tied table).
         """
         inputs = x if isinstance(x, tuple) else (x,)
         k, m = inputs[0].shape[1], inputs[0].shape[0]
@@ -125,7 +131,7 @@ class Segment:
             m = m + other.shape[0]
         stored = matrix or self.weight(f"{name}.weight", k, n)
         out = self.tensor(f"{name}.out", m, n)
-        biases = (self.weight(f"{name}.bias", n, fmt=self.formats.wide),) if bias else ()
+        biases = (self.wide_weight(f"{name}.bias", bias),) if bias else ()
         self.add(
             Operator(
                 name=f"{self.name}.{name}",
@@ -156,7 +162,7 @@ class Segment:
         flop_per_element: int | None = None,
         dims: tuple[Num, Num] | None = None,
     ) -> Tensor:
-        """An elementwise or row-wise kernel of `dims` (rows, cols), by default those of its first output; returns it."""
+        """A row-wise kernel of `dims` (rows, cols), by default those of its first output; returns that output."""
         rows, cols = dims or outputs[0].shape
         cost = VECTOR_FLOP[op] if flop_per_element is None else flop_per_element
         self.add(
@@ -181,7 +187,7 @@ class Segment:
         """Normalize `x` (+ `delta`, the branch added to the residual): returns (normalized, residual).
 
         `op` is ``rms_norm`` (one weight), ``layer_norm`` (weight and bias) or ``layer_norm_nobias``,
-        ``layer_norm_plain`` (no weights). The normalized output feeds a matrix multiply: activation format if `quantize`.
+        ``layer_norm_plain`` (no weights). The output feeds a matrix multiply: activation format if `quantize`.
         """
         rows, cols = x.shape
         kind = op.removesuffix("_nobias").removesuffix("_plain")

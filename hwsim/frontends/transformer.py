@@ -52,6 +52,14 @@ class Model:
         return GENERATIVE if self.spec.arch in ("decoder", "encoder-decoder", "recurrent") else ("forward",)
 
     @property
+    def prompt_is_source(self) -> bool:
+        """True where the prompt goes to an encoder (T5), so that the decoder's cache holds generated tokens only.
+
+        Such a model decodes with `past_tokens` = generated tokens and `source_tokens` = prompt.
+        """
+        return self.spec.encoder is not None and self.spec.encoder.tokens is None
+
+    @property
     def fixed_tokens(self) -> int | None:
         """Tokens of one input where the architecture fixes them (images, audio), else None."""
         from hwsim.frontends.registry import fixed_tokens
@@ -106,7 +114,8 @@ class Model:
 
         Parameters
         ----------
-        phase: one of `phases`. Decode takes one token a sequence (`q_tokens` = 1).
+        phase: one of `phases`. Decode takes one token a sequence (`q_tokens` = 1); images have `fixed_tokens`
+            whatever `q_tokens` says.
         batch, q_tokens, past_tokens: scalars, or arrays that broadcast together.
         formats: number formats by role; bf16 by default.
         source_tokens: length of the encoder's input of an encoder-decoder; by default its fixed length, else
@@ -118,6 +127,7 @@ class Model:
         """
         from hwsim.frontends.registry import emitter
 
+        q_tokens = q_tokens if self.fixed_tokens is None else self.fixed_tokens
         _check(self, phase, {"batch": batch, "q_tokens": q_tokens, "past_tokens": past_tokens})
         source = self._source(phase, q_tokens, past_tokens) if source_tokens is None else source_tokens
         scenario = Scenario.of(phase, (batch, q_tokens, past_tokens, source), formats or _plain())
@@ -148,7 +158,7 @@ class Model:
 
     def _weights(self, formats: Formats) -> list[tuple[Tensor, Operator, int]]:
         """Each weight once, with an operator that holds it and that operator's repeat."""
-        graph = self.graph(self.phases[0], 1, self.fixed_tokens or 1, 0, formats)
+        graph = self.graph(self.phases[0], 1, 1, 0, formats)
         found = {t.name: (t, o, o.repeat) for o in graph.operators for t in o.weights}
         return list(found.values())
 
@@ -207,10 +217,14 @@ def embed(builder: GraphBuilder, spec: ModelSpec, s: Scenario, tokens: Num, name
     """Token rows, plus learned positions and an embedding norm where the model has them."""
     seg = Segment(builder, name, 1, s.formats)
     x = seg.lookup("tokens", tokens, (spec.vocab, spec.hidden), weight="embed.tokens.weight")
+    inputs: tuple[Tensor, ...] = (x,)
     if spec.positions == "learned":
         rows = spec.position_rows or spec.max_positions or 0
-        positions = seg.lookup("positions", tokens, (rows, spec.hidden), shard="replicated")
-        x = seg.vector("add", "add", (x, positions), (seg.tensor("add.out", *x.shape),))
+        inputs = (*inputs, seg.lookup("positions", tokens, (rows, spec.hidden), shard="replicated"))
+    if spec.token_types:
+        inputs = (*inputs, seg.lookup("types", tokens, (spec.token_types, spec.hidden), shard="replicated"))
+    if len(inputs) > 1:
+        x = seg.vector("add", "add", inputs, (seg.like("add.out", x),))
     return seg.norm("norm", spec.norm, x, quantize=False)[0] if spec.embedding_norm else x
 
 
@@ -221,9 +235,11 @@ def head(builder: GraphBuilder, spec: ModelSpec, s: Scenario, state: tuple[Tenso
     last = Tensor(x.name, (s.batch, spec.hidden), x.format)
     name = "embed.tokens.weight" if spec.tied else "head.lm_head.weight"
     matrix = Tensor(name, (spec.hidden, spec.vocab), s.formats.wide, "weight")
-    return seg.linear("lm_head", last, spec.vocab, shard="vocab", bias="head" in spec.biases, matrix=matrix)
+    return seg.linear(
+        "lm_head", last, spec.vocab, shard="vocab", bias=spec.vocab * ("head" in spec.biases), matrix=matrix
+    )
 
 
 def _sum(seg: Segment, state: tuple[Tensor, Tensor | None]) -> Tensor:
     x, delta = state
-    return x if delta is None else seg.vector("add", "add", (x, delta), (seg.tensor("add.out", *x.shape),))
+    return x if delta is None else seg.vector("add", "add", (x, delta), (seg.like("add.out", x),))

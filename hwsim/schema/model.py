@@ -125,7 +125,7 @@ class ModelSpec(Strict):
     final_norm: bool = True
     embedding_norm: bool = False
     qk_norm: Literal["none", "head", "full", "head_layer_norm"] = "none"
-    positions: Literal["rope", "learned", "alibi", "relative", "sinusoidal", "none"] = "rope"
+    positions: Literal["rope", "learned", "alibi", "relative", "relative_xl", "none"] = "rope"
     max_positions: Annotated[int, Field(gt=0, le=10**9)] | None = None
     position_rows: Zero = 0
     position_buckets: Zero = 0
