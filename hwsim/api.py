@@ -46,9 +46,9 @@ class Evaluation:
 
     def figure(self) -> go.Figure:
         """Roofline plot of the tasks; hover names the operator."""
-        from hwsim.report.roofline import figure
+        from hwsim.report.figures import roofline_figure
 
-        return figure(self.document)
+        return roofline_figure(self.document)
 
     def _repr_html_(self) -> str:
         from hwsim.report.html import fragment

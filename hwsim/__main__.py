@@ -1,0 +1,5 @@
+"""``python -m hwsim``."""
+
+from hwsim.cli.main import main
+
+main()

@@ -1,0 +1,98 @@
+"""Options and output handling that the verbs share."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from hwsim.errors import InputError, unknown_name
+
+Workload = Annotated[
+    str, typer.Argument(metavar="WORKLOAD", help="Model: catalog name, alias, YAML file or HF config.json.")
+]
+Hardware = Annotated[
+    str, typer.Option("--hw", metavar="NAME", help="Accelerator, node or cluster: name, alias or file.")
+]
+HardwareList = Annotated[list[str], typer.Option("--hw", metavar="NAME", help="Repeat for each machine.")]
+Batch = Annotated[int, typer.Option("--batch", "-b", help="Sequences that run together.")]
+Prompt = Annotated[
+    int | None, typer.Option("--prompt", help="Prompt tokens a sequence [512, or the model's fixed input].")
+]
+Output = Annotated[int, typer.Option("--output", help="Output tokens a sequence.")]
+Weights = Annotated[str | None, typer.Option("--weights", help="Weight format, e.g. bf16, fp8, int4-g128, w8a8.")]
+Activations = Annotated[str | None, typer.Option("--activations", help="Activation format.")]
+KvCache = Annotated[str | None, typer.Option("--kv-cache", help="KV cache format.")]
+Tp = Annotated[int, typer.Option("--tp", help="Tensor parallel degree.")]
+Pp = Annotated[int, typer.Option("--pp", help="Pipeline stages.")]
+Ep = Annotated[int, typer.Option("--ep", help="Expert parallel degree inside the tensor group.")]
+Efficiency = Annotated[str, typer.Option("--efficiency", help="calibrated, or datasheet for the bare roofline.")]
+Price = Annotated[str | None, typer.Option("--price", help="Price file [newest that lists the device].")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="PATH=VALUE", help='What-if, e.g. memories.hbm.read="3 TB/s". Repeatable.'),
+]
+Format = Annotated[str, typer.Option("--format", "-f", help="table, json or csv; html where a report exists.")]
+OutFile = Annotated[Path | None, typer.Option("-o", "--out", help="Write to this file instead of stdout.")]
+Force = Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")]
+
+
+def parse_set(changes: list[str] | None) -> dict[str, str]:
+    """``["memories.hbm.read=3 TB/s"]`` as a dictionary. Raises InputError."""
+    table: dict[str, str] = {}
+    for change in changes or []:
+        path, equals, value = change.partition("=")
+        if not equals or not path.strip():
+            raise InputError(
+                "--set needs PATH=VALUE", where="--set", seen=change, fix='--set memories.hbm.read="3 TB/s"'
+            )
+        table[path.strip()] = value.strip()
+    return table
+
+
+def check_format(name: str, known: tuple[str, ...]) -> str:
+    """The format itself. Raises UnknownNameError."""
+    if name not in known:
+        raise unknown_name("format", name, known, where="--format")
+    return name
+
+
+def format_of(name: str, out: Path | None) -> str:
+    """The format asked for, or the one that the output file's suffix implies when none was asked."""
+    if name == "table" and out is not None and out.suffix in (".json", ".csv", ".html"):
+        return out.suffix[1:]
+    return name
+
+
+def emit(text: str, out: Path | None, force: bool = False) -> None:
+    """Write a result to stdout, or whole and atomically to a file. Raises InputError if the file is in the way."""
+    body = text if text.endswith("\n") else text + "\n"
+    if out is None:
+        sys.stdout.write(body)
+        sys.stdout.flush()
+        return
+    if out.exists() and not force:
+        raise InputError("the output file exists", where=str(out), fix="choose another name or add --force")
+    try:
+        handle, name = tempfile.mkstemp(dir=out.parent, prefix=f".{out.name}.")
+        with os.fdopen(handle, "w", encoding="utf-8") as stream:
+            stream.write(body)
+        os.replace(name, out)
+    except OSError as error:
+        raise InputError("cannot write the output file", where=str(out), seen=error.strerror or str(error)) from None
+    note(f"wrote {out}")
+
+
+def note(text: str) -> None:
+    """Say something that is not a result, on stderr."""
+    print(text, file=sys.stderr)
+
+
+def to_json(document: Any) -> str:
+    """One JSON document: keys in their own order, shortest exact floats, no NaN."""
+    return json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False)

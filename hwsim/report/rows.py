@@ -1,0 +1,213 @@
+"""Tables computed from a result document; drawing is elsewhere, so every plot is a table that a test can read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from hwsim.units import gib, si
+
+Document = Mapping[str, Any]
+
+# metric -> (label, unit, short explanation)
+METRICS: Final[dict[str, tuple[str, str, str]]] = {
+    "ttft_s": ("time to first token", "s", "prefill of the whole batch"),
+    "tpot_s": ("time per output token", "s", "one decode step at the mean context"),
+    "latency_s": ("latency", "s", "first to last token of the batch"),
+    "decode_throughput_tokens_per_s": ("decode throughput", "token/s", "batch / time per output token"),
+    "throughput_tokens_per_s": ("throughput", "token/s", "output tokens / latency"),
+    "energy_j_per_token": ("energy", "J/token", "static and dynamic, all devices"),
+    "average_power_w": ("average power", "W", "energy / latency"),
+    "cost_usd_per_mtok": ("cost", "USD/Mtoken", "device-hours over output tokens"),
+    "mfu": ("compute utilization", "%", "operations / peak, first phase"),
+    "mbu": ("bandwidth utilization", "%", "main memory bytes / bandwidth, last phase"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class MetricRow:
+    """One metric as text: value, the accuracy band, and what physics allows."""
+
+    name: str
+    label: str
+    value: str
+    band: str
+    limits: str
+    note: str
+
+
+def metric_rows(document: Document) -> list[MetricRow]:
+    """Rows of the metric table, in reading order."""
+    rows = []
+    forward = "ttft_s" not in document["metrics"]
+    for name, (label, unit, text) in METRICS.items():
+        metric = document["metrics"].get(name)
+        if metric is None:
+            continue
+        note = "tokens processed / latency" if forward and name == "throughput_tokens_per_s" else text
+        rows.append(
+            MetricRow(
+                name,
+                label,
+                quantity(metric["value"], unit),
+                span(metric.get("low"), metric.get("high"), unit),
+                span(metric.get("floor"), metric.get("ceiling"), unit),
+                note,
+            )
+        )
+    return rows
+
+
+def quantity(value: float, unit: str) -> str:
+    """A number with its unit, as people read it."""
+    if unit == "%":
+        return f"{100 * value:.1f} %"
+    if unit == "USD/Mtoken":
+        return f"{value:,.3g} USD/Mtoken" if value < 1000 else f"{value:,.0f} USD/Mtoken"
+    if unit == "token/s":
+        return f"{value:,.1f} token/s" if value < 1000 else f"{value:,.0f} token/s"
+    return si(value, unit)
+
+
+def span(low: float | None, high: float | None, unit: str) -> str:
+    """``low - high``, or nothing where the ends mean nothing."""
+    if low is None or high is None:
+        return ""
+    return f"{quantity(low, unit)} - {quantity(high, unit)}"
+
+
+@dataclass(frozen=True, slots=True)
+class TaskRow:
+    """One operator of one phase: totals over its `count` executions on one device."""
+
+    phase: str
+    name: str
+    kind: str
+    count: int
+    time_s: float
+    share: float
+    floor_s: float
+    flop: float
+    bytes: float
+    energy_j: float
+    bound: str
+
+    @property
+    def intensity(self) -> float:
+        """Operations per byte of main memory; 0 where nothing moves."""
+        return self.flop / self.bytes if self.bytes else 0.0
+
+
+def task_rows(document: Document) -> list[TaskRow]:
+    """All operators in execution order, host overhead as a task of its own."""
+    rows: list[TaskRow] = []
+    for phase in document["phases"]:
+        busy = sum(task["time_s"] for task in phase["tasks"]) + phase["overhead_s"]
+        for task in phase["tasks"]:
+            rows.append(
+                TaskRow(
+                    phase["name"],
+                    task["name"],
+                    task["kind"],
+                    task["count"],
+                    task["time_s"],
+                    task["time_s"] / busy if busy else 0.0,
+                    task["floor_s"],
+                    task["flop"],
+                    task["bytes"],
+                    task["energy_j"],
+                    task["bound"],
+                )
+            )
+        if phase["overhead_s"]:
+            share = phase["overhead_s"] / busy
+            rows.append(
+                TaskRow(phase["name"], "host overhead", "host", 1, phase["overhead_s"], share, 0.0, 0, 0, 0.0, "launch")
+            )
+    return rows
+
+
+def headline(document: Document) -> str:
+    """The first line of every output: what, where, the number that matters, its band, what bounds it."""
+    phase = document["phases"][-1]
+    generative = "tpot_s" in document["metrics"]
+    metric = document["metrics"]["tpot_s" if generative else "latency_s"]
+    devices = document["hardware"]["devices"]
+    where = f"{devices} x {document['hardware']['name']}" if devices > 1 else document["hardware"]["name"]
+    band = f" [{si(metric['low'], 's')}, {si(metric['high'], 's')}]" if metric["low"] != metric["high"] else ""
+    unit = "per token" if generative else "per batch"
+    return f"{document['workload']['name']} on {where}: {si(metric['value'], 's')} {unit}{band}, {phase['bound']}-bound"
+
+
+def scenario_line(document: Document) -> str:
+    """The scenario in one line."""
+    s = document["scenario"]
+    split = "".join(f", {name} {s[name]}" for name in ("tp", "pp", "ep") if s[name] > 1)
+    lengths = (
+        f"prompt {s['prompt_tokens']}, output {s['output_tokens']}"
+        if "tpot_s" in document["metrics"]
+        else (f"{s['prompt_tokens']} tokens each")
+    )
+    return (
+        f"batch {s['batch']}, {lengths}; weights {s['weights']}, activations {s['activations']}, "
+        f"KV cache {s['kv_cache']}{split}; {s['efficiency']}"
+    )
+
+
+def memory_line(document: Document) -> str:
+    """The memory budget of one device in one line."""
+    m = document["memory"]
+    needed = m["weights_bytes"] + m["kv_cache_bytes"] + m["activations_bytes"]
+    verdict = "fits" if m["fits"] else f"misses by {gib(needed - m['usable_bytes'])}"
+    return (
+        f"weights {gib(m['weights_bytes'])} + KV cache {gib(m['kv_cache_bytes'])} + "
+        f"activations {gib(m['activations_bytes'])} = {gib(needed)} of {gib(m['usable_bytes'])} usable "
+        f"({gib(m['capacity_bytes'])}): {verdict}, largest batch {m['max_batch']}"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class RooflinePoint:
+    """One operator on the roofline: intensity over main-memory bytes, attained and attainable rate of one device."""
+
+    phase: str
+    name: str
+    intensity: float
+    attained_flop_per_s: float
+    attainable_flop_per_s: float
+    time_s: float
+    side: str
+
+
+def ridge_point(document: Document) -> tuple[float, float, float]:
+    """(ridge intensity in FLOP/B, peak FLOP/s of the main dtype, main memory bytes/s)."""
+    hardware = document["hardware"]
+    peak = peak_of(document, _main_dtype(document))
+    bandwidth = hardware["memories"][hardware["main_memory"]]["read_bytes_per_s"]
+    return peak / bandwidth, peak, bandwidth
+
+
+def _main_dtype(document: Document) -> str:
+    return next((t["dtype"] for p in document["phases"] for t in p["tasks"] if t["unit"] == "tensor"), "fp32")
+
+
+def peak_of(document: Document, dtype: str) -> float:
+    """Peak of a dtype on the tensor units, else the largest peak that the device has."""
+    table = document["hardware"]["compute"]
+    return float(table.get(f"tensor/{dtype}") or max(table.values()))
+
+
+def roofline_points(document: Document) -> list[RooflinePoint]:
+    """Operators that compute and move main-memory bytes."""
+    ridge, peak, bandwidth = ridge_point(document)
+    points = []
+    for row in task_rows(document):
+        if not row.flop or not row.bytes or not row.time_s:
+            continue
+        side = "compute" if row.intensity >= ridge else "memory"
+        attainable = min(peak, row.intensity * bandwidth)
+        points.append(
+            RooflinePoint(row.phase, row.name, row.intensity, row.flop / row.time_s, attainable, row.time_s, side)
+        )
+    return points
