@@ -75,13 +75,18 @@ def cache_tensor(name: str, rows: tuple[Num, Num], elements: int, fmt: NumberFor
     return Tensor(name, (*rows, elements), fmt, "kv_cache")
 
 
-def self_attention(seg: Segment, spec: ModelSpec, heads: Heads, x: Tensor, s: Scenario) -> Tensor:
-    """The attention half of a block on normalized `x`; returns the branch that joins the residual."""
+def self_attention(
+    seg: Segment, spec: ModelSpec, heads: Heads, x: Tensor, s: Scenario, position_bias: tuple[Tensor, ...] = ()
+) -> Tensor:
+    """The attention half of a block on normalized `x`; returns the branch that joins the residual.
+
+    `position_bias` holds what the scores of every layer add (T5).
+    """
     qkv = seg.linear("qkv", x, heads.qkv_width, shard="column", bias=_qkv_bias(spec, heads))
     qkv = _qk_norm(seg, spec, heads, qkv)
     if spec.positions == "rope":
         qkv = _rotate(seg, qkv, heads, spec.rotary_dim or heads.head_dim)
-    extra = (seg.wide_weight("attention.sinks", spec.heads),) if spec.attention_sinks else ()
+    extra = (seg.wide_weight("attention.sinks", spec.heads),) if spec.attention_sinks else position_bias
     if spec.positions == "relative_xl":
         extra = (*extra, _relative_projection(seg, spec, heads))
     out = attention_kernel(seg, heads, (qkv, *extra), s)

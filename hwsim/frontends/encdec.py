@@ -20,6 +20,7 @@ from hwsim.schema.model import EncoderPart, ModelSpec
 # Whisper reads two spectrogram frames for each encoder position: its second convolution has stride 2
 _FRAMES_PER_POSITION = 2
 _CONV_KERNEL = 3
+_STEM = "encoder_embed"
 
 
 def emit_encoder_decoder(builder: GraphBuilder, spec: ModelSpec, s: Scenario) -> tuple[str, ...]:
@@ -28,47 +29,38 @@ def emit_encoder_decoder(builder: GraphBuilder, spec: ModelSpec, s: Scenario) ->
     assert part is not None, "the schema gives every encoder-decoder this section"
     source = _encode(builder, spec, part, s) if s.phase == "prefill" else None
     inner = replace(s, q_tokens=1, past_tokens=0) if s.phase == "prefill" and part.tokens is None else s
-    x = _decoder_input(builder, spec, inner)
+    x = embed(builder, spec, inner, inner.tokens, "decoder_embed")
+    bias = _position_bias(Segment(builder, "decoder_embed", 1, s.formats), spec)
     seg = Segment(builder, "decoder", spec.layers, s.formats)
-    state = _decoder_block(seg, spec, carried(seg, (x, None)), source, inner)
+    state = _decoder_block(seg, spec, carried(seg, (x, None)), (source, bias), inner)
     head(builder, spec, s, state)
     return (spec.notes,) if spec.notes else ()
 
 
-def _position_bias(seg: Segment, spec: ModelSpec) -> None:
+def _position_bias(seg: Segment, spec: ModelSpec) -> tuple[Tensor, ...]:
     """Relative position bias (T5): one table for a whole stack, looked up once a pass."""
-    if spec.positions == "relative":
-        seg.lookup("position_bias", spec.position_buckets, (spec.position_buckets, spec.heads), shard="heads")
-
-
-def _decoder_input(builder: GraphBuilder, spec: ModelSpec, s: Scenario) -> Tensor:
-    x = embed(builder, spec, s, s.tokens, "decoder_embed")
-    _position_bias(Segment(builder, "decoder_embed", 1, s.formats), spec)
-    return x
+    if spec.positions != "relative":
+        return ()
+    return (seg.lookup("position_bias", spec.position_buckets, (spec.position_buckets, spec.heads), shard="heads"),)
 
 
 def _encode(builder: GraphBuilder, spec: ModelSpec, part: EncoderPart, s: Scenario) -> Tensor:
     """The encoder stack on the source; returns its normalized output (batch x source rows)."""
     inner = replace(s, phase="forward", q_tokens=s.source_tokens, past_tokens=0)
-    x = _spectrogram(builder, spec, part, inner) if part.mel_bins else _text(builder, spec, inner)
+    x = _spectrogram(builder, spec, part, inner) if part.mel_bins else embed(builder, spec, inner, inner.tokens, _STEM)
+    bias = _position_bias(Segment(builder, _STEM, 1, s.formats), spec)
     seg = Segment(builder, "encoder", part.layers, s.formats)
     heads = Heads.of(spec, causal=False)
     x, residual = seg.norm("norm1", spec.norm, *carried(seg, (x, None)))
-    branch = self_attention(seg, spec, heads, x, inner)
+    branch = self_attention(seg, spec, heads, x, inner, bias)
     x, residual = seg.norm("norm2", spec.norm, residual, branch)
     state = (residual, feed_forward(seg, spec, x, spec.ffn))
     return Segment(builder, "encoder_head", 1, s.formats).norm("norm", spec.norm, *state)[0]
 
 
-def _text(builder: GraphBuilder, spec: ModelSpec, s: Scenario) -> Tensor:
-    x = embed(builder, spec, s, s.tokens, "encoder_embed")
-    _position_bias(Segment(builder, "encoder_embed", 1, s.formats), spec)
-    return x
-
-
 def _spectrogram(builder: GraphBuilder, spec: ModelSpec, part: EncoderPart, s: Scenario) -> Tensor:
     """Two convolutions of kernel 3 as matrix multiplies over gathered frames, then fixed positions."""
-    seg = Segment(builder, "encoder_embed", 1, s.formats)
+    seg = Segment(builder, _STEM, 1, s.formats)
     frames = seg.tensor("frames", s.tokens * _FRAMES_PER_POSITION, _CONV_KERNEL * part.mel_bins)
     x = seg.linear("conv1", frames, spec.hidden, shard="replicated", bias=spec.hidden)
     x = seg.vector("gelu1", "gelu", (x,), (seg.like("gelu1.out", x),))
@@ -78,9 +70,14 @@ def _spectrogram(builder: GraphBuilder, spec: ModelSpec, part: EncoderPart, s: S
     return seg.vector("gelu2", "gelu", (x, positions), (seg.like("gelu2.out", x),))
 
 
-def _decoder_block(seg: Segment, spec: ModelSpec, state: State, source: Tensor | None, s: Scenario) -> State:
+def _decoder_block(
+    seg: Segment, spec: ModelSpec, state: State, given: tuple[Tensor | None, tuple[Tensor, ...]], s: Scenario
+) -> State:
+    """Self attention, cross attention, feed-forward; `given` is (encoder output or None, position bias)."""
+    source, bias = given
     x, residual = seg.norm("norm1", spec.norm, *state)
-    x, residual = seg.norm("norm_cross", spec.norm, residual, self_attention(seg, spec, Heads.of(spec), x, s))
+    branch = self_attention(seg, spec, Heads.of(spec), x, s, bias)
+    x, residual = seg.norm("norm_cross", spec.norm, residual, branch)
     x, residual = seg.norm("norm2", spec.norm, residual, _cross_attention(seg, spec, x, source, s))
     return residual, feed_forward(seg, spec, x, spec.ffn)
 

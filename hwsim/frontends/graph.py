@@ -22,8 +22,8 @@ from hwsim.ir.workload import Edge, NumberFormat, Operator, Shard, Tensor, Workl
 # every one of these kernels moves far more bytes than it computes.
 VECTOR_FLOP: Final = {
     "rms_norm": 4, "layer_norm": 7, "silu_mul": 5, "gelu_mul": 9, "relu_mul": 2, "relu2_mul": 3, "silu": 4, "gelu": 8,
-    "relu": 1, "relu2": 2, "tanh": 1, "rope": 3, "add": 1, "topk_softmax": 5, "softmax": 5, "modulate": 2, "gate_add": 2,
-    "recurrence": 6,
+    "relu": 1, "relu2": 2, "tanh": 1, "rope": 3, "add": 1,
+    "topk_softmax": 5, "softmax": 5, "modulate": 2, "gate_add": 2, "recurrence": 6,
 }  # fmt: skip
 
 

@@ -82,7 +82,7 @@ def _absorbed(seg: Segment, spec: ModelSpec, mla: MLA, inputs: tuple[Tensor, Ten
 
 
 def _per_head(seg: Segment, spec: ModelSpec, name: str, x: Tensor, shape: tuple[int, int]) -> Tensor:
-    """A batched multiply, one (k, n) matrix a head."""
+    """A batched multiply, one (k, n) matrix a head; servers keep these two in 16 bits."""
     (k, n), rows = shape, x.shape[0]
     weight = seg.weight(f"{name}.weight", spec.heads, k, n)
     out = seg.tensor(f"{name}.out", rows, spec.heads * n, seg.formats.activations)
@@ -93,7 +93,7 @@ def _per_head(seg: Segment, spec: ModelSpec, name: str, x: Tensor, shape: tuple[
             op="bmm",
             dims={"batch": spec.heads, "m": rows, "n": n, "k": k},
             flop=2 * spec.heads * rows * n * k,
-            dtype=compute_dtype(weight.format, x.format),
+            dtype=compute_dtype(weight.format, seg.formats.wide),
             inputs=(x, weight),
             outputs=(out,),
             shard="heads",

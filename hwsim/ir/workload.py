@@ -184,7 +184,9 @@ class WorkloadGraph:
 
     @property
     def weight_bytes(self) -> Num:
-        return _total(t.stored_bytes * o.repeat for o in self.operators for t in o.weights)
+        """Stored bytes of the weights; one that two operators share (a tied output head) counts once."""
+        stored = {t.name: t.stored_bytes * o.repeat for o in self.operators for t in o.weights}
+        return _total(iter(stored.values()))
 
     def operator(self, name: str) -> Operator:
         """The operator called `name`. Raises KeyError."""

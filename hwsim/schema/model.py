@@ -59,7 +59,7 @@ class Window(Strict):
     """Sliding attention: a token sees itself and `size` - 1 tokens before it; `pattern` repeats over the layers."""
 
     size: Width
-    pattern: Annotated[list[LayerKind], Field(min_length=1, max_length=64)] = ["window"]
+    pattern: Annotated[list[LayerKind], Field(min_length=1, max_length=1024)] = ["window"]
 
 
 class EncoderPart(Strict):
