@@ -174,16 +174,15 @@ class LightLLM:
     def admit(self, replica: Replica) -> list[tuple[Request, int]]:
         forecast = replica.run_and_remaining()
         chunks: list[tuple[Request, int]] = []
-        longest = 0
+        total = 0
         while replica.waiting:
             head = replica.waiting[0]
-            padded = max(longest, head.prefill)
-            if chunks and (len(chunks) + 1) * padded > self.max_tokens or replica.kv.holders >= self.cap:
+            if (chunks and total + head.prefill > self.max_tokens) or replica.kv.holders >= self.cap:
                 break
             forecast.append((head.prefill + 1, max(0, head.total - head.prefill - 2)))
             if peak_tokens(forecast) >= replica.kv.total:
                 break
-            longest = padded
+            total += head.prefill
             request = replica.admit()
             if request is not None:
                 chunks.append((request, request.prefill - request.processed))

@@ -53,6 +53,11 @@ class Request:
         self.prefix: tuple[int, ...] = ()
         self.model = ""
 
+    @property
+    def decoding(self) -> bool:
+        """Whether the prefill is complete, where `processed` is kept up to date (pipelined replicas)."""
+        return self.processed > self.prefill
+
     def restart(self, processed: int, *, keep_partial: bool) -> None:
         """Lose the KV cache after `processed` tokens; generated tokens become part of the next prefill.
 
