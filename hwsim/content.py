@@ -98,13 +98,18 @@ def _head_aliases(path: Path, stamp: int) -> tuple[str, ...]:
     return tuple(a.strip().strip("'\"") for a in match.group(1).split(",") if a.strip()) if match else ()
 
 
+def head_aliases(path: Path) -> tuple[str, ...]:
+    """Aliases listed at the head of a content file."""
+    return _head_aliases(path, path.stat().st_mtime_ns)
+
+
 def aliases(kind: str) -> dict[str, tuple[str, Path]]:
     """Normalized alias or name -> (spelling, file) of all content of a kind."""
     table: dict[str, tuple[str, Path]] = {}
     for name, path in catalog(kind).items():
         table[normalize(name)] = (name, path)
     for path in catalog(kind).values():
-        for alias in _head_aliases(path, path.stat().st_mtime_ns):
+        for alias in head_aliases(path):
             table.setdefault(normalize(alias), (alias, path))
     return table
 

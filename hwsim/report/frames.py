@@ -41,3 +41,17 @@ def task_frame(document: Document) -> Any:
     except ImportError:
         raise MissingExtraError("pandas", "df", "to_frame()") from None
     return pandas.DataFrame([{name: getattr(row, name) for name in COLUMNS} for row in task_rows(document)])
+
+
+def comparison_csv(comparison: Document) -> str:
+    """One row a machine and metric; a machine that cannot run the workload has one row with the reason."""
+    records: list[dict[str, Any]] = []
+    columns = ("hardware", "metric", "value", "low", "high", "floor", "ceiling", "note")
+    empty = dict.fromkeys(columns, "")
+    for column in comparison["columns"]:
+        name = column["hardware"]["name"]
+        if "infeasible" in column:
+            records.append({**empty, "hardware": name, "note": column["infeasible"].split("\n")[0]})
+            continue
+        records += [{**empty, "hardware": name, "metric": metric, **ends} for metric, ends in column["metrics"].items()]
+    return to_csv(records, columns)

@@ -72,7 +72,7 @@ def quantity(value: float, unit: str) -> str:
 
 def span(low: float | None, high: float | None, unit: str) -> str:
     """``low - high``, or nothing where the ends mean nothing."""
-    if low is None or high is None:
+    if low is None or high is None or low == high:
         return ""
     return f"{quantity(low, unit)} - {quantity(high, unit)}"
 

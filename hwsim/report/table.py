@@ -11,7 +11,7 @@ from typing import Any
 from hwsim.report import rows
 from hwsim.units import gib, si
 
-WIDTH = 118
+WIDTH = 1000  # off a terminal nothing is folded: a table is as wide as its cells
 
 
 def render(*parts: Any) -> str:
@@ -19,7 +19,7 @@ def render(*parts: Any) -> str:
     from rich.console import Console
 
     terminal = sys.stdout.isatty()
-    width = max(80, min(shutil.get_terminal_size((WIDTH, 24)).columns, 160)) if terminal else WIDTH
+    width = max(60, shutil.get_terminal_size((120, 24)).columns) if terminal else WIDTH
     buffer = io.StringIO()
     console = Console(
         file=buffer, width=width, force_terminal=terminal, no_color=not terminal, highlight=False, emoji=False
@@ -38,7 +38,7 @@ def grid(header: Sequence[str], body: Sequence[Sequence[str]], left: Sequence[in
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1))
     for index, title in enumerate(header):
         table.add_column(
-            Text(title), justify="left" if index in left else "right", no_wrap=index not in left, overflow="fold"
+            Text(title), justify="left" if index in left else "right", no_wrap=not sys.stdout.isatty(), overflow="fold"
         )
     for line in body:
         table.add_row(*(Text(cell) for cell in line))
@@ -50,12 +50,11 @@ def estimate_table(document: rows.Document) -> str:
     parts: list[Any] = [rows.headline(document), "  " + rows.scenario_line(document), ""]
     parts.append(
         grid(
-            ("metric", "value", "band (80 %)", "floor - ceiling", "meaning"),
-            [(r.label, r.value, r.band, r.limits, r.note) for r in rows.metric_rows(document)],
-            left=(0, 4),
+            ("metric", "value", "band (80 %)", "floor - ceiling"),
+            [(r.label, r.value, r.band, r.limits) for r in rows.metric_rows(document)],
         )
     )
-    parts += ["memory of one device", "  " + rows.memory_line(document), ""]
+    parts += ["", "memory of one device", "  " + rows.memory_line(document), ""]
     parts.append(task_table(document))
     parts += [f"warning: {text}" for text in document["warnings"]]
     return render(*parts)

@@ -1,0 +1,92 @@
+"""`hwsim check FILE...`: lint hardware, model and price files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from hwsim.cli import options as o
+from hwsim.errors import CheckFailedError, HwsimError, InputError, unknown_name
+
+
+def command(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="YAML files or folders of them.")],
+) -> None:
+    """Read each file strictly; every problem is named with file, line and key. Exit 2 if a file is bad."""
+    found = [path for given in files for path in _expand(given)]
+    errors: list[HwsimError] = []
+    for path in found:
+        try:
+            o.emit(f"ok  {path}  {check(path)}", None)
+        except HwsimError as error:
+            errors.append(error)
+            o.note(f"bad {path}\n{error.render()}")
+    if errors:
+        raise InputError(f"{len(errors)} of {len(found)} files are bad", fix="mend them as said above")
+
+
+def _expand(path: Path) -> list[Path]:
+    if path.is_dir():
+        return sorted(p for p in path.rglob("*") if p.suffix in (".yaml", ".yml"))
+    if not path.exists():
+        raise InputError("no such file", where=str(path), fix="give a path to a YAML file or a folder")
+    return [path]
+
+
+def check(path: Path) -> str:
+    """Validate one content file by its ``schema:`` key; returns the schema. Raises InputError."""
+    from hwsim.schema.reader import read
+
+    document = read(path)
+    schema = document.data.get("schema") if isinstance(document.data, dict) else None
+    kind = str(schema).removeprefix("hwsim/").partition("@")[0]
+    checkers = {"accelerator": _accelerator, "model": _model, **_simple()}
+    if kind not in checkers:
+        raise unknown_name("schema", str(schema), [f"hwsim/{k}@1" for k in checkers], where=document.where(("schema",)))
+    checkers[kind](path)
+    return str(schema)
+
+
+def _accelerator(path: Path) -> None:
+    """Load it and price one operator on it: a file that reads but cannot be used is not ok."""
+    from hwsim.cost.registry import FAMILIES
+    from hwsim.schema.loader import load_hardware
+
+    device = load_hardware(str(path)).platform.device
+    if device.kind not in FAMILIES:
+        raise unknown_name("device kind", device.kind, FAMILIES, where=f"{path} kind")
+
+
+def _model(path: Path) -> None:
+    from hwsim.frontends.catalog import load_model
+
+    model = load_model(str(path))
+    published = getattr(model.spec, "parameters_published", None)
+    if published and abs(model.parameters / published - 1) > 0.005:
+        raise CheckFailedError(
+            "parameter count differs from the published one by more than 0.5 %",
+            where=str(path),
+            seen=f"{model.parameters:,} against {published:,}",
+        )
+
+
+def _simple() -> dict[str, Any]:
+    """Schemas that need only their pydantic model."""
+    from hwsim.schema.base import validate
+    from hwsim.schema.reader import read
+    from hwsim.schema.systems import ClusterFile, MemoryFile, NodeFile, PricesFile
+
+    def checker(model: Any) -> Any:
+        return lambda path: validate(model, read(path))
+
+    models = {"cluster": ClusterFile, "memory": MemoryFile, "prices": PricesFile}
+
+    def node(path: Path) -> None:
+        from hwsim.schema.loader import load_hardware
+
+        validate(NodeFile, read(path))
+        load_hardware(str(path))
+
+    return {"node": node, **{name: checker(model) for name, model in models.items()}}

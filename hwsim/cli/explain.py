@@ -1,0 +1,75 @@
+"""`hwsim explain WORKLOAD [SUBJECT] --hw NAME`, or `hwsim explain RESULT.json SUBJECT`: the working of any number."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from hwsim.cli import options as o
+from hwsim.errors import InputError
+
+
+def command(
+    workload: Annotated[
+        str, typer.Argument(metavar="WORKLOAD", help="A model as in evaluate, or a saved estimate (JSON).")
+    ],
+    subject: Annotated[
+        str, typer.Argument(metavar="SUBJECT", help="Metric, phase, operator (decode.block.qkv) or memory.")
+    ] = "tpot_s",
+    hw: Annotated[str | None, typer.Option("--hw", metavar="NAME", help="Accelerator, node or cluster.")] = None,
+    batch: o.Batch = 1,
+    prompt: o.Prompt = None,
+    output: o.Output = 128,
+    weights: o.Weights = None,
+    activations: o.Activations = None,
+    kv_cache: o.KvCache = None,
+    tp: o.Tp = 1,
+    pp: o.Pp = 1,
+    efficiency: o.Efficiency = "calibrated",
+    set_: o.Set = None,
+) -> None:
+    """Formula, operands and source of a number."""
+    document = _saved(workload)
+    if document is None:
+        if hw is None:
+            raise InputError(
+                "explain needs a machine", where="--hw", seen="(absent)", fix="hwsim explain llama7b tpot_s --hw a100"
+            )
+        from hwsim.api import evaluate
+
+        document = evaluate(
+            workload,
+            hw,
+            batch=batch,
+            prompt=prompt,
+            output=output,
+            what_if=o.parse_set(set_),
+            weights=weights,
+            activations=activations,
+            kv_cache=kv_cache,
+            tp=tp,
+            pp=pp,
+            efficiency=efficiency,
+            check_fit=False,
+        ).document
+    if subject == "tpot_s" and "tpot_s" not in document["metrics"]:
+        subject = "latency_s"
+    from hwsim.report.explain import explain
+
+    o.emit(explain(document, subject), None)
+
+
+def _saved(name: str) -> dict[str, Any] | None:
+    """The estimate document of a JSON file, or None where `name` is no such file (a HF config.json, a model)."""
+    path = Path(name)
+    if path.suffix != ".json" or not path.is_file():
+        return None
+    import json
+
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError("cannot read the JSON file", where=str(path), seen=str(error)[:80]) from None
+    return data if isinstance(data, dict) and data.get("schema") == "hwsim/estimate@1" else None
