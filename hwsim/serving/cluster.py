@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
@@ -37,7 +39,7 @@ class Cluster:
         self.replicas: list[Any] = []
         self.everyone: list[Any] = []
         self.source: Source | None = None
-        self.listens = False
+        self.listens = self.dynamic = False
         self.in_system = self.arrived = self.finished = self.rejected = 0
         self.area = self.last_s = 0.0
         self.admission: Callable[[Request, Sequence[Any], float], bool] | None = None
@@ -48,8 +50,14 @@ class Cluster:
         """Run until every request is finished or rejected. Raises LawViolation if requests got lost."""
         self.source = source
         self.listens = bool(getattr(source, "listens", False))
-        source.start(self)
-        self.clock.run()
+        enabled = gc.isenabled()
+        gc.disable()  # nothing here makes reference cycles; collections would cost a fifth of the run
+        try:
+            source.start(self)
+            self.clock.run()
+        finally:
+            if enabled:
+                gc.enable()
         self.verify()
 
     def verify(self) -> None:
@@ -64,6 +72,11 @@ class Cluster:
         arrival, end = self.record.column("arrival_s"), self.record.column("end_s")
         done = self.record.column("state") == FINISHED
         laws.equal("LAW-6", "area under N(t) against the sum of sojourns", self.area, float((end - arrival)[done].sum()))
+
+    def dealt(self) -> bool:
+        """Whether a trace can be dealt to the replicas before the run: nothing depends on their state."""
+        fixed = len(self.replicas) == 1 or getattr(self.router, "static", False)
+        return fixed and not self.dynamic and self.admission is None and all(hasattr(r, "inbox") for r in self.replicas)
 
     # ---- arrivals ----
 
@@ -97,16 +110,6 @@ class Cluster:
 
     # ---- what replicas report ----
 
-    def on_scheduled(self, request: Request, now_s: float) -> None:
-        self.record.scheduled_s[request.index] = now_s
-
-    def on_first_token(self, request: Request, now_s: float) -> None:
-        if self.record.first_s[request.index] != self.record.first_s[request.index]:
-            self.record.first_s[request.index] = now_s
-
-    def on_prefilled(self, request: Request, replica: Any, now_s: float) -> bool:
-        return self.after_prefill is not None and self.after_prefill(request, replica, now_s)
-
     def on_finish(self, request: Request, replica: Any, now_s: float) -> None:
         index, record = request.index, self.record
         record.end_s[index] = now_s
@@ -122,7 +125,11 @@ class Cluster:
 
 
 class TraceSource:
-    """Replays sorted columns of arrival time, prompt and output tokens; one event a distinct arrival time."""
+    """Replays sorted columns of arrival time (s), prompt and output tokens.
+
+    Where the router ignores the state of the replicas, each replica gets its share of the trace as an inbox;
+    otherwise there is one event for each distinct arrival time.
+    """
 
     listens = False
 
@@ -138,21 +145,35 @@ class TraceSource:
         self.prefixes, self.priorities = prefixes, priorities
         self._next = 0
 
+    def request(self, index: int) -> Request:
+        """Row `index` as a fresh request."""
+        request = Request(index, self.arrival_s[index], self.prompt[index], self.output[index])
+        if self.prefixes is not None:
+            request.prefix = self.prefixes[index]
+        if self.priorities is not None:
+            request.priority = self.priorities[index]
+        return request
+
     def start(self, cluster: Cluster) -> None:
         self._cluster = cluster
-        if len(self.arrival_s):
+        size = len(self.arrival_s)
+        if size and cluster.dealt():
+            replicas = cluster.replicas
+            rows: list[Any] = [range(size)]
+            if len(replicas) > 1:
+                picks = [cluster.router.pick(None, range(len(replicas))) for _ in range(size)]  # type: ignore[arg-type]
+                rows = [[i for i, pick in enumerate(picks) if pick == k] for k in range(len(replicas))]
+            for replica, mine in zip(replicas, rows, strict=True):
+                replica.inbox = TraceInbox(self, mine, replica, cluster)
+                replica._idle()
+        elif size:
             cluster.clock.at(self.arrival_s[0], self._pump, None, ARRIVAL)
 
     def _pump(self, event: Any) -> None:
         cluster, times, index = self._cluster, self.arrival_s, self._next
         now_s, size = times[index], len(times)
         while index < size and times[index] == now_s:
-            request = Request(index, now_s, self.prompt[index], self.output[index])
-            if self.prefixes is not None:
-                request.prefix = self.prefixes[index]
-            if self.priorities is not None:
-                request.priority = self.priorities[index]
-            cluster.arrive(request)
+            cluster.arrive(self.request(index))
             index += 1
         self._next = index
         if index < size:
@@ -160,3 +181,35 @@ class TraceSource:
 
     def finished(self, request: Request, now_s: float) -> None:
         return None
+
+
+class TraceInbox:
+    """One replica's share of a trace (`rows` of it, in order), pulled at its iteration boundaries."""
+
+    __slots__ = ("_cluster", "_position", "_replica", "_rows", "_trace", "next_s")
+
+    def __init__(self, trace: TraceSource, rows: Sequence[int], replica: Any, cluster: Cluster) -> None:
+        self._trace, self._rows, self._replica, self._cluster = trace, rows, replica, cluster
+        self._position = 0
+        self.next_s = trace.arrival_s[rows[0]] if len(rows) else math.inf
+
+    def pull(self, now_s: float) -> None:
+        """Move arrivals up to `now_s` into the replica's queue; N(t) counts them from their arrival on."""
+        trace, rows, replica, cluster = self._trace, self._rows, self._replica, self._cluster
+        position, size, next_s = self._position, len(rows), self.next_s
+        before = position
+        cluster.area += cluster.in_system * (now_s - cluster.last_s)
+        cluster.last_s = now_s
+        while next_s <= now_s:
+            request = trace.request(rows[position])
+            replica.require_possible(request)
+            replica.waiting.append(request)
+            cluster.area += now_s - next_s
+            cluster.record.replica[request.index] = replica.index
+            position += 1
+            next_s = trace.arrival_s[rows[position]] if position < size else math.inf
+        count = position - before
+        cluster.in_system += count
+        cluster.arrived += count
+        replica.in_system += count
+        self._position, self.next_s = position, next_s

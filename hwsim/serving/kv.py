@@ -1,7 +1,9 @@
 """KV-cache memory of one replica in blocks, with growth of all decoding sequences counted in O(1).
 
-Every decoding sequence takes one more block each `block_tokens` iterations. Counting sequences by the iteration
-number (modulo the block size) in which they do so gives the demand of any run of iterations without touching them.
+All decoding sequences advance together. One that joined at decode counter j with p tokens holds ceil((p + D - j)/B)
+blocks of B tokens at counter D. With u = p - j the sum over sequences is (n D + sum(u) + sum((-(D + u)) mod B)) / B:
+a count, a sum and a histogram of residues, no loop over sequences. A bound on the final need of all admitted requests
+says in O(1) that memory cannot bind, which is the common case.
 """
 
 from __future__ import annotations
@@ -15,12 +17,25 @@ class BlockPool:
 
     Attributes
     ----------
-    total, free: blocks.
-    watermark: blocks that admission must leave free.
+    total: blocks. `watermark`: blocks that admission must leave free.
     holders: requests that hold blocks.
+    committed: blocks that all holders would need at their ends; below `total`, memory cannot bind.
+    fixed: blocks of holders that do not decode, and reservations.
     """
 
-    __slots__ = ("_growth", "block_tokens", "free", "holders", "reserve_blocks", "sequences", "total", "watermark")
+    __slots__ = (
+        "_offsets",
+        "_residues",
+        "block_tokens",
+        "committed",
+        "extra",
+        "fixed",
+        "holders",
+        "reserve_blocks",
+        "sequences",
+        "total",
+        "watermark",
+    )
 
     def __init__(
         self, total: int, block_tokens: int = 16, watermark_fraction: float = 0.01, reserve_tokens: int = 0
@@ -30,95 +45,98 @@ class BlockPool:
                 "KV cache needs at least one block of at least one token and a watermark below 1",
                 seen=f"blocks={total}, tokens={block_tokens}, watermark={watermark_fraction}",
             )
-        self.total = self.free = total
+        self.total = total
         self.block_tokens = block_tokens
-        self.watermark = int(watermark_fraction * total)
+        self.watermark = 0 if reserve_tokens else int(watermark_fraction * total)
         self.reserve_blocks = reserve_tokens // block_tokens
-        self.holders = 0
-        self.sequences = 0
-        self._growth = [0] * block_tokens
+        self.holders = self.sequences = self.committed = self.fixed = self.extra = 0
+        self._offsets = 0
+        self._residues = [0] * block_tokens
+
+    def used(self, iteration: int) -> int:
+        """Blocks in use when the decode counter stands at `iteration`."""
+        if not self.sequences or self.reserve_blocks:
+            return self.fixed
+        size = self.block_tokens
+        start = iteration % size
+        residues = self._residues[start:] + self._residues[:start]
+        slack = sum(distance * count for distance, count in enumerate(residues) if count)
+        return self.fixed + (self.sequences * iteration + self._offsets + slack) // size
 
     def blocks_for(self, tokens: int) -> int:
         """Blocks that hold `tokens`; the whole reservation where requests reserve."""
         return self.reserve_blocks or -(-tokens // self.block_tokens)
 
-    def fits(self, request: Request) -> bool:
+    def fits(self, request: Request, iteration: int) -> bool:
         """Whether admission of the request's next prefill leaves the watermark free."""
-        need = self.reserve_blocks or -(-request.prefill // self.block_tokens)
-        return self.free - need >= (0 if self.reserve_blocks else self.watermark)
+        need = (self.reserve_blocks or -(-request.prefill // self.block_tokens)) + self.watermark
+        return self.committed + need <= self.total or self.used(iteration) + need <= self.total
 
     def possible(self, request: Request) -> bool:
         """Whether the request could ever run alone: its prompt above the watermark, all its tokens in the pool."""
         if self.reserve_blocks:
             return request.total <= self.reserve_blocks * self.block_tokens and self.reserve_blocks <= self.total
-        last = -(-(request.total - 1) // self.block_tokens)
-        return -(-request.prompt // self.block_tokens) <= self.total - self.watermark and last <= self.total
+        size = self.block_tokens
+        return -(-request.prompt // size) <= self.total - self.watermark and request.total - 1 <= self.total * size
 
     def admit(self, request: Request) -> None:
         """Take the blocks of the request's next prefill."""
-        request.blocks = self.blocks_for(request.prefill)
-        self.free -= request.blocks
+        size = self.block_tokens
+        request.blocks = blocks = self.reserve_blocks or -(-request.prefill // size)
+        self.fixed += blocks
         self.holders += 1
+        self.committed += self.reserve_blocks or -(-(request.total - 1) // size)
 
     def join(self, request: Request, iteration: int) -> None:
         """The request decodes from decode iteration `iteration` on."""
         self.sequences += 1
-        request.phase = (iteration - request.prefill) % self.block_tokens
-        self._growth[request.phase] += 1
-
-    def leave(self, request: Request) -> None:
-        """The request no longer decodes (finished, preempted, moved)."""
-        self.sequences -= 1
-        self._growth[request.phase] -= 1
-
-    def release(self, request: Request, held: int) -> None:
-        """Give back the `held` blocks of a request."""
-        self.free += held
-        self.holders -= 1
-
-    def held(self, request: Request, cached_tokens: int) -> int:
-        """Blocks of a request whose last iteration saw `cached_tokens` in its cache."""
-        grown = -(-cached_tokens // self.block_tokens)
-        return request.blocks if self.reserve_blocks or grown < request.blocks else grown
-
-    def demand(self, iteration: int, count: int) -> int:
-        """Blocks that all decoding sequences take in iterations ``iteration .. iteration + count - 1``."""
-        if self.reserve_blocks or not count:
-            return 0
-        size, growth = self.block_tokens, self._growth
-        if count == 1:
-            return growth[iteration % size]
-        rounds, rest = divmod(count, size)
-        start = iteration % size
-        end = start + rest
-        partial = sum(growth[start:end]) if end <= size else sum(growth[start:]) + sum(growth[: end - size])
-        return rounds * self.sequences + partial
-
-    def grow(self, iteration: int, count: int) -> None:
-        """Take the blocks of `count` decode iterations."""
         if not self.reserve_blocks:
-            self.free -= self.demand(iteration, count)
+            request.offset = offset = request.prefill - iteration
+            self.fixed -= request.blocks
+            self._offsets += offset
+            self._residues[-offset % self.block_tokens] += 1
 
-    def safe_iterations(self, iteration: int, wanted: int, spare: int = 0) -> int:
-        """How many of `wanted` iterations run with a block still free after each (vLLM asks for one a sequence).
+    def leave(self, request: Request, iteration: int) -> None:
+        """The request stops decoding; its blocks count as fixed until released."""
+        self.sequences -= 1
+        if not self.reserve_blocks:
+            offset = request.offset
+            request.blocks = -(-(offset + iteration) // self.block_tokens)
+            self.fixed += request.blocks
+            self._offsets -= offset
+            self._residues[-offset % self.block_tokens] -= 1
 
-        `spare` counts blocks that could be freed on demand (evictable prefix cache).
-        """
-        room = self.free + spare - 1
-        if self.reserve_blocks or self.sequences * (wanted // self.block_tokens + 1) <= room:
+    def release(self, request: Request) -> int:
+        """Give back all blocks of a request that does not decode; their number."""
+        blocks = request.blocks
+        self.fixed -= blocks
+        self.holders -= 1
+        self.committed -= self.reserve_blocks or -(-(request.total - 1) // self.block_tokens)
+        return blocks
+
+    def grows(self, request: Request, iteration: int) -> bool:
+        """Whether a decoding request takes a block in iteration `iteration`."""
+        return not self.reserve_blocks and (request.offset + iteration) % self.block_tokens == 0
+
+    def safe_iterations(self, iteration: int, wanted: int) -> int:
+        """How many of `wanted` iterations run with a block still free after each (vLLM asks for one a sequence)."""
+        if self.committed < self.total or self.reserve_blocks:
+            return wanted
+        room = self.total - 1 - self.used(iteration)
+        if self.sequences * (wanted // self.block_tokens + 1) <= room:
             return wanted
         if room < 0:
             return 0
         rounds = min(wanted // self.block_tokens, room // self.sequences)
         left, count = room - rounds * self.sequences, rounds * self.block_tokens
         while count < wanted:
-            left -= self._growth[(iteration + count) % self.block_tokens]
+            left -= self._residues[(iteration + count) % self.block_tokens]
             if left < 0:
                 break
             count += 1
         return count
 
     def check(self) -> None:
-        """LAW-7: used + free = total, and both within bounds. Raises LawViolation."""
-        if not 0 <= self.free <= self.total or (self.holders == 0 and self.free != self.total):
-            raise LawViolation("LAW-7: KV blocks are not conserved", seen=f"{self.free} of {self.total} free")
+        """LAW-7 when nothing runs: every block is free again. Raises LawViolation."""
+        if self.fixed or self.holders or self.sequences or self.committed or self._offsets or any(self._residues):
+            raise LawViolation("LAW-7: KV blocks are not conserved", seen=f"{self.fixed} of {self.total} still held")

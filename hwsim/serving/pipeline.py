@@ -14,6 +14,7 @@ from hwsim.errors import InfeasibleError, LawViolation
 from hwsim.serving.clock import BOUNDARY, Clock
 from hwsim.serving.iteration_time import IterationTime
 from hwsim.serving.kv import BlockPool
+from hwsim.serving.record import Occupancy
 from hwsim.serving.request import Request
 from hwsim.serving.staged import Batch, StagedPolicy
 
@@ -27,11 +28,11 @@ class PipelineReplica:
         time: IterationTime,
         policy: StagedPolicy,
         kv: BlockPool,
-        observer: Any,
+        cluster: Any,
         stages: int,
         stage_share: float | None = None,
     ) -> None:
-        self.clock, self.time, self.policy, self.kv, self.observer = clock, time, policy, kv, observer
+        self.clock, self.time, self.policy, self.kv, self.cluster = clock, time, policy, kv, cluster
         self.index = 0
         self.share = 1 / stages if stage_share is None else stage_share
         self.stages = stages
@@ -39,12 +40,17 @@ class PipelineReplica:
         self.ready: list[Request] = []
         self.in_system = self.iterations = 0
         self.keep_partial = False
-        self.gaps: Any = None
-        self.samples: Any = None
+        self.gaps = cluster.record.gaps
+        self.samples = Occupancy()
         self.busy_s = 0.0
         self._in_flight = 0
         self._free_s = [0.0] * stages
         self._woken = False
+
+    @property
+    def kv_used(self) -> int:
+        """Blocks in use."""
+        return self.kv.fixed
 
     @property
     def decodes(self) -> int:
@@ -62,7 +68,7 @@ class PipelineReplica:
 
     def preempt(self, victim: Request) -> None:
         """The victim loses its cache and goes to the head of the queue."""
-        self.kv.release(victim, victim.blocks)
+        self.kv.release(victim)
         victim.restart(victim.processed, keep_partial=self.keep_partial)
         self.waiting.appendleft(victim)
 
@@ -101,7 +107,7 @@ class PipelineReplica:
             if not request.scheduled:
                 request.scheduled = True
                 if not request.restarts:
-                    self.observer.on_scheduled(request, now_s)
+                    self.cluster.record.scheduled_s[request.index] = now_s
         self.clock.at(end_s, self._batch_end, batch, BOUNDARY)
 
     def _batch_end(self, event: Any) -> None:
@@ -121,22 +127,24 @@ class PipelineReplica:
             else:
                 self.ready.append(request)
         for gap_s, count in gaps.items():
-            self.gaps.store.add(gap_s, 0.0, 1, count)
-        if self.samples is not None and now_s >= self.samples.due_s:
+            self.gaps.add(gap_s, 0.0, 1, count)
+        if now_s >= self.samples.due_s:
             self.samples.take(now_s, self)
         self._form(now_s)
 
     def _first_token(self, request: Request, now_s: float) -> None:
         request.processed += 1
         if request.emitted_s >= 0:
-            self.gaps.store.add(now_s - request.emitted_s, 0.0, 1, 1)
+            self.gaps.add(now_s - request.emitted_s, 0.0, 1, 1)
+            request.emitted_s = now_s
+            return
         request.emitted_s = now_s
-        self.observer.on_first_token(request, now_s)
+        self.cluster.record.first_s[request.index] = now_s
 
     def _finish(self, request: Request, now_s: float) -> None:
-        self.kv.release(request, request.blocks)
+        self.kv.release(request)
         self.in_system -= 1
-        self.observer.on_finish(request, self, now_s)
+        self.cluster.on_finish(request, self, now_s)
 
     def check_empty(self) -> None:
         """LAW-7 after a run: nothing waits, runs or holds memory. Raises LawViolation."""

@@ -91,9 +91,10 @@ class VLLM(Patient):
     by_arrival: bool = True
 
     def plan(self, replica: Replica) -> Plan:
-        chunks = self.admit(replica)
-        if chunks:
-            return chunks, False
+        if replica.waiting:
+            chunks = self.admit(replica)
+            if chunks:
+                return chunks, False
         replica.reserve_decode()
         return [], replica.decodes > 0
 

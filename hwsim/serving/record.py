@@ -50,72 +50,68 @@ class Record:
 class GapStore:
     """Inter-token gaps of all requests as weighted samples: (first, step, count, sequences) a run of iterations."""
 
-    __slots__ = ("count", "first_s", "sequences", "step_s")
+    __slots__ = ("rows",)
 
     def __init__(self) -> None:
-        self.first_s, self.step_s = array("d"), array("d")
-        self.count, self.sequences = array("l"), array("l")
+        self.rows = array("d")
 
     def add(self, first_s: float, step_s: float, count: int, sequences: int) -> None:
-        self.first_s.append(first_s)
-        self.step_s.append(step_s)
-        self.count.append(count)
-        self.sequences.append(sequences)
+        self.rows.extend((first_s, step_s, count, sequences))
 
     def weighted(self, parts: int = 8) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
         """(gap_s, weight): each run as up to `parts` equal groups at their mean gap; weights sum to the gap count."""
-        first, step = np.asarray(self.first_s), np.asarray(self.step_s)
-        count, sequences = np.asarray(self.count, dtype=float), np.asarray(self.sequences, dtype=float)
-        if not len(first):
-            return np.zeros(0), np.zeros(0)
+        first, step, count, sequences = np.asarray(self.rows).reshape(-1, 4).T
         groups = np.arange(parts)[:, None]
         used = np.minimum(count, parts)
         inside = groups < used
-        middle = (groups + 0.5) * count / used - 0.5
+        middle = (groups + 0.5) * count / np.maximum(used, 1) - 0.5
         gaps = first + step * middle
-        weights = np.where(inside, sequences * count / used, 0.0)
+        weights = np.where(inside, sequences * count / np.maximum(used, 1), 0.0)
         return gaps[inside], weights[inside]
 
 
 class TokenGaps:
     """Who emitted a token when, on one replica: older decodes together, requests prefilled since then one group each."""
 
-    __slots__ = ("_newer", "_older_s", "store")
+    __slots__ = ("_add", "_newer", "_older_s")
 
     def __init__(self, store: GapStore) -> None:
-        self.store = store
+        self._add = store.rows.extend
         self._older_s = 0.0
         self._newer: list[list[float]] = []
 
-    def decoded(self, decodes: int, first_s: float, step_s: float, count: int, now_s: float) -> None:
-        """All `decodes` sequences emitted `count` tokens in a run that ends now."""
-        if decodes:
-            run_s = count * first_s + step_s * (count * (count - 1) // 2)
-            begin_s = now_s - run_s
-            newer = self._newer
-            if newer or begin_s - self._older_s > 1e-9:
-                older = decodes
-                for emitted_s, sequences in newer:
-                    older -= int(sequences)
-                    self.store.add(begin_s - emitted_s + first_s, 0.0, 1, int(sequences))
-                if older > 0:
-                    self.store.add(begin_s - self._older_s + first_s, 0.0, 1, older)
-                if count > 1:
-                    self.store.add(first_s + step_s, step_s, count - 1, decodes)
-                newer.clear()
-            else:
-                self.store.add(first_s, step_s, count, decodes)
+    def decoded(
+        self, decodes: int, first_s: float, step_s: float, count: int, begin_s: float, now_s: float
+    ) -> None:
+        """All `decodes` sequences emitted `count` tokens in a run from `begin_s` to `now_s`."""
+        newer = self._newer
+        if newer or begin_s != self._older_s:
+            older = decodes
+            for emitted_s, sequences in newer:
+                older -= int(sequences)
+                self._add((begin_s - emitted_s + first_s, 0.0, 1, sequences))
+            if older > 0:
+                self._add((begin_s - self._older_s + first_s, 0.0, 1, older))
+            if count > 1:
+                self._add((first_s + step_s, step_s, count - 1, decodes))
+            newer.clear()
+        else:
+            self._add((first_s, step_s, count, decodes))
         self._older_s = now_s
 
     def first(self, request: Request, now_s: float) -> None:
-        """A prefill ended: the first token, or after a restart the next one."""
-        if request.emitted_s >= 0:
-            self.store.add(now_s - request.emitted_s, 0.0, 1, 1)
+        """A prefill ended with a token."""
         request.emitted_s = now_s
-        if self._newer and self._newer[-1][0] == now_s:
-            self._newer[-1][1] += 1
+        newer = self._newer
+        if newer and newer[-1][0] == now_s:
+            newer[-1][1] += 1
         else:
-            self._newer.append([now_s, 1])
+            newer.append([now_s, 1])
+
+    def resumed(self, request: Request, now_s: float) -> None:
+        """A request that lost its cache emits again."""
+        if request.emitted_s >= 0:
+            self._add((now_s - request.emitted_s, 0.0, 1, 1))
 
     def joined(self, request: Request) -> None:
         """A request starts to decode here after it emitted elsewhere."""
@@ -151,7 +147,7 @@ class Occupancy:
         self.time_s.append(now_s)
         self.queued.append(queued)
         self.running.append(replica.in_system - queued)
-        self.kv.append(1 - replica.kv.free / replica.kv.total)
+        self.kv.append(replica.kv_used / replica.kv.total)
         self.due_s = now_s + self.stride_s
         if len(self.time_s) >= self.limit:
             self._thin()

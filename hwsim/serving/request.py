@@ -13,7 +13,7 @@ class Request:
     prefill: tokens the next prefill must process: the prompt, after a restart also what was generated.
     processed: tokens whose KV entries are known to be done while the request is not decoding.
     finish_at: decode counter of the replica at which the last token comes out.
-    phase: iteration number, modulo the block size, in which the request takes a new KV block.
+    offset: prefilled tokens minus the decode counter at which decoding began; blocks: KV blocks held by then.
     kv_ready: its KV cache came from another replica, so no prefill is needed.
     """
 
@@ -26,8 +26,8 @@ class Request:
         "index",
         "kv_ready",
         "model",
+        "offset",
         "output",
-        "phase",
         "prefill",
         "prefix",
         "priority",
@@ -47,7 +47,7 @@ class Request:
         self.priority = priority
         self.processed = 0
         self.restarts = 0
-        self.finish_at = self.phase = self.blocks = self.cached = 0
+        self.finish_at = self.offset = self.blocks = self.cached = 0
         self.emitted_s = -1.0
         self.kv_ready = self.scheduled = False
         self.prefix: tuple[int, ...] = ()

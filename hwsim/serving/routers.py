@@ -12,6 +12,10 @@ from hwsim.serving.request import Request
 
 
 class Router(Protocol):
+    """`static` routers ignore the state of the replicas, so a trace can be dealt out before the run."""
+
+    static: bool
+
     def pick(self, request: Request, replicas: Sequence[Any]) -> Any:
         """The replica for `request`; `replicas` is not empty."""
 
@@ -21,6 +25,7 @@ class RoundRobin:
     """Each replica in turn."""
 
     turn: int = 0
+    static: bool = True
 
     def pick(self, request: Request, replicas: Sequence[Any]) -> Any:
         chosen = replicas[self.turn % len(replicas)]
@@ -32,6 +37,8 @@ class RoundRobin:
 class LeastOutstanding:
     """Fewest requests in the system, running ones included; the first among equals."""
 
+    static: bool = False
+
     def pick(self, request: Request, replicas: Sequence[Any]) -> Any:
         return min(replicas, key=_in_system)
 
@@ -40,6 +47,8 @@ class LeastOutstanding:
 class LeastQueued:
     """Fewest waiting requests, running ones not counted (Vidur's ``lor``); the first among equals."""
 
+    static: bool = False
+
     def pick(self, request: Request, replicas: Sequence[Any]) -> Any:
         return min(replicas, key=_queued)
 
@@ -47,6 +56,8 @@ class LeastQueued:
 @dataclass(slots=True)
 class LeastLoaded:
     """Smallest share of KV memory in use or asked for by the queue (Llumnix's virtual usage without headroom)."""
+
+    static: bool = False
 
     def pick(self, request: Request, replicas: Sequence[Any]) -> Any:
         return min(replicas, key=virtual_usage)
@@ -57,6 +68,7 @@ class PrefixAware:
     """Longest cached prefix, unless that replica has `slack` more requests than the emptiest one."""
 
     slack: int = 16
+    static: bool = False
 
     def pick(self, request: Request, replicas: Sequence[Any]) -> Any:
         least = min(_in_system(r) for r in replicas)
@@ -68,6 +80,8 @@ class PrefixAware:
 class SloAware:
     """Smallest predicted time to first token: work already queued at the replica's own speed, plus this prompt."""
 
+    static: bool = False
+
     def pick(self, request: Request, replicas: Sequence[Any]) -> Any:
         return min(replicas, key=lambda r: r.predicted_first_token_s(request))
 
@@ -77,6 +91,7 @@ class RandomChoice:
     """Uniform choice from its own stream (Mersenne Twister, as Python's `random.randint`)."""
 
     seed: int = 42
+    static: bool = True
     stream: random.Random = field(init=False)
 
     def __post_init__(self) -> None:
@@ -97,7 +112,7 @@ def _queued(replica: Any) -> int:
 def virtual_usage(replica: Any) -> float:
     """Blocks in use plus blocks the queue asks for, over all blocks."""
     asked = sum(replica.kv.blocks_for(r.prefill) for r in replica.waiting)
-    return float(1 - (replica.kv.free - asked) / replica.kv.total)
+    return float((replica.kv_used + asked) / replica.kv.total)
 
 
 ROUTERS: Final[dict[str, Callable[..., Router]]] = {

@@ -34,12 +34,12 @@ def _grow(replica: PipelineReplica, request: Request) -> None:
     """One more block where the next token does not fit the held ones."""
     if request.processed > request.blocks * replica.kv.block_tokens:
         request.blocks += 1
-        replica.kv.free -= 1
+        replica.kv.fixed += 1
 
 
 def _room(replica: PipelineReplica, request: Request) -> bool:
     """Preempt from the end of the ready list until a block is free; False if the request itself had to go."""
-    while replica.kv.free < 1:
+    while replica.kv.fixed >= replica.kv.total:
         victim = replica.ready.pop() if replica.ready else request
         replica.preempt(victim)
         if victim is request:
@@ -57,7 +57,7 @@ class StagedOrca:
         batch: Batch = []
         while replica.ready and len(batch) < self.cap:
             batch.append((replica.ready.pop(0), 1))
-        while replica.waiting and len(batch) < self.cap and replica.kv.fits(replica.waiting[0]):
+        while replica.waiting and len(batch) < self.cap and replica.kv.fits(replica.waiting[0], 0):
             request = replica.admit()
             batch.append((request, request.prefill))
         return batch
@@ -76,7 +76,7 @@ class StagedVLLM:
         longest = 0
         while replica.waiting and replica.kv.holders < self.cap and len(batch) < micro:
             longest = max(longest, replica.waiting[0].prefill)
-            if not replica.kv.fits(replica.waiting[0]) or (batch and (len(batch) + 1) * longest > self.max_tokens):
+            if not replica.kv.fits(replica.waiting[0], 0) or (batch and (len(batch) + 1) * longest > self.max_tokens):
                 break
             request = replica.admit()
             batch.append((request, request.prefill))
@@ -114,7 +114,7 @@ class StagedSarathi:
                 skipped.append(request)
         replica.ready = sorted(skipped + replica.ready, key=_arrival)
         while replica.waiting and replica.kv.holders < self.cap and len(batch) < micro and budget > 0:
-            if not replica.kv.fits(replica.waiting[0]):
+            if not replica.kv.fits(replica.waiting[0], 0):
                 break
             request = replica.admit()
             tokens = min(request.prefill, budget)
