@@ -55,17 +55,33 @@ def version_of(name: str) -> str:
     return f"{_PACKAGE[name]} {version(_PACKAGE[name])}"
 
 
-def solve_relaxation(program: Program, time_limit_s: float) -> RawSolution:
-    """The LP relaxation by HiGHS, with reduced costs (>= 0 at the lower bound)."""
-    highs = _highs(program, None, relax=True, time_limit_s=time_limit_s)
-    highs.run()
-    status = str(highs.getModelStatus()).rsplit(".", 1)[-1]
-    if status != "kOptimal":
-        return RawSolution("infeasible" if "nfeasible" in status else "time" if "Time" in status else status)
-    solution = highs.getSolution()
-    values, duals = np.array(solution.col_value), np.array(solution.col_dual)
-    objective = highs.getObjectiveValue()
-    return RawSolution("optimal", objective, objective, values, np.maximum(duals, 0.0))
+class Relaxation:
+    """The LP relaxation of a program in HiGHS, kept warm: re-solved with some columns fixed to 0."""
+
+    def __init__(self, program: Program) -> None:
+        self._highs = _highs(program, None, relax=True, time_limit_s=math.inf)
+        self._upper = np.array(program.upper, dtype=float)
+        self._closed = np.zeros(program.n_columns, dtype=bool)
+
+    def solve(self, closed: Array | None = None, time_limit_s: float = math.inf) -> RawSolution:
+        """Bound, values and reduced costs (>= 0 at the lower bound) with the `closed` columns (a mask) at 0."""
+        closed = np.zeros_like(self._closed) if closed is None else closed
+        changed = np.flatnonzero(closed != self._closed).astype(np.int32)
+        if len(changed):
+            upper = np.where(closed[changed], 0.0, self._upper[changed])
+            self._highs.changeColsBounds(len(changed), changed, np.zeros(len(changed)), upper)
+            self._closed = closed.copy()
+        if math.isfinite(time_limit_s):
+            self._highs.setOptionValue("time_limit", self._highs.getRunTime() + float(time_limit_s))
+        self._highs.run()
+        status = str(self._highs.getModelStatus()).rsplit(".", 1)[-1]
+        if status != "kOptimal":
+            word = "infeasible" if "nfeasible" in status else "time" if "Time" in status else status
+            return RawSolution(word, bound=math.inf if word == "infeasible" else -math.inf)
+        solution = self._highs.getSolution()
+        values, duals = np.array(solution.col_value), np.array(solution.col_dual)
+        objective = self._highs.getObjectiveValue()
+        return RawSolution("optimal", objective, objective, values, np.maximum(duals, 0.0))
 
 
 def run_mip(

@@ -184,8 +184,9 @@ def _cycles(
     parts: dict[str, Any] = {"compute": compute.astype(np.float64)}
     widths = np.array(machine.widths).reshape(3, *([1] * (reads.ndim - 2)))
     spread = np.prod(nest.spatial, axis=1, dtype=np.float64)
+    batch_level = machine.batch_level
     for index, level in enumerate(machine.levels):
-        used = np.prod(spread[index:], axis=0) * nest.batch_spatial
+        used = np.prod(spread[index:], axis=0) * (nest.batch_spatial if index <= batch_level else 1)
         out_words = (reads[index] * widths).sum(axis=0) / used
         in_words = ((fills[index] + updates[index]) * widths).sum(axis=0) / used
         for key, words, rate in _ports(level, out_words, in_words):

@@ -28,6 +28,7 @@ class Program:
         self.low: list[float] = []
         self.high: list[float] = []
         self.row_names: list[str] = []
+        self.disjunctions: list[list[Array]] = []
 
     @property
     def n_columns(self) -> int:
@@ -36,6 +37,20 @@ class Program:
     @property
     def n_rows(self) -> int:
         return len(self.low)
+
+    def copy(self) -> Program:
+        """An independent program with the same rows, to add to."""
+        other = Program(self.name)
+        other.cost, other.upper, other.integer = list(self.cost), list(self.upper), list(self.integer)
+        other._columns, other._values = list(self._columns), list(self._values)
+        other.low, other.high, other.row_names = list(self.low), list(self.high), list(self.row_names)
+        other.disjunctions = [list(d) for d in self.disjunctions]
+        return other
+
+    def close(self, columns: Any) -> None:
+        """Fix columns to 0."""
+        for column in np.asarray(columns, dtype=np.int64):
+            self.upper[column] = 0.0
 
     def columns(
         self, count: int, cost: Sequence[float] | float = 0.0, upper: float = 1.0, integer: bool = True
@@ -62,6 +77,13 @@ class Program:
     def one_hot(self, columns: Any, name: str = "") -> int:
         """Exactly one of the columns."""
         return self.row(columns, 1.0, 1.0, 1.0, name)
+
+    def disjunction(self, alternatives: Sequence[Any]) -> None:
+        """One alternative holds; each is given by the columns that are 0 in it. Together they must cover all solutions.
+
+        The program is correct without; the search branches here first because the bounds get tight.
+        """
+        self.disjunctions.append([np.asarray(a, dtype=np.int64) for a in alternatives])
 
     def at_most(self, columns: Any, bound: float = 1.0, name: str = "") -> int:
         return self.row(columns, 1.0, -math.inf, bound, name)

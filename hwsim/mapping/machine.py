@@ -85,6 +85,24 @@ class Machine:
         """Product of the fan-outs: how many MACs a cycle can start."""
         return math.prod(level.fanout for level in self.levels[:-1])
 
+    @property
+    def batch_level(self) -> int:
+        """The farthest level with a fan-out: members of a batch that run side by side are spread there."""
+        return max((i for i, level in enumerate(self.levels[:-1]) if level.fanout > 1), default=0)
+
+    def share(self, members: int) -> Machine:
+        """What one of `members` GEMMs running side by side has: its part of the fan-out and of what lies above."""
+        at = self.batch_level
+        levels = list(self.levels)
+        for i, level in enumerate(levels):
+            if i > at:
+                levels[i] = replace(level, words=level.words / members)
+            else:
+                rates = (level.read_words_per_cycle * members, level.write_words_per_cycle * members)
+                levels[i] = replace(level, read_words_per_cycle=rates[0], write_words_per_cycle=rates[1])
+        levels[at] = replace(levels[at], fanout=levels[at].fanout // members)
+        return replace(self, levels=tuple(levels))
+
     def level(self, name: str) -> int:
         """Index of the level called `name`. Raises InputError."""
         for index, item in enumerate(self.levels):

@@ -59,7 +59,7 @@ class Tiling:
     spatial: per level but the last the factors spread over that level's fan-out.
     order: per level the dimensions from the OUTERMOST loop to the innermost, e.g. ``"NMK"``.
     keep: per level which tensors it holds, e.g. ``"ABZ"``.
-    batch_spatial: members of a batch that run side by side on the fan-out of level 0.
+    batch_spatial: members of a batch that run side by side on the farthest fan-out.
 
     An uneven tiling is one on a machine whose level was split in two of one group (`machine.split_level`): each
     tensor sits in one of the halves, so tensors of one memory are tiled at different depths of the loop nest.

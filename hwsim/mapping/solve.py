@@ -3,13 +3,17 @@
 PuLP calls any incumbent of a time-out "Optimal"; so the status here is read from `sol_status`, the objective is
 recomputed from the columns, and the bound and gap are ours: ``gap = (objective - bound) / |objective|``.
 
-How a program is solved (the same for CBC, HiGHS and scipy): its LP relaxation gives a bound and reduced costs; a
-column whose reduced cost exceeds incumbent - bound cannot be in a better solution (LP duality), so a small core of
-cheap columns is solved first, and if the answer does not prove itself, the core that is large enough to.
+How a program is solved (the same for CBC, HiGHS and scipy): where the program names disjunctions (loop orders, for
+tilings), a best-first search branches on them with LP bounds, which are nearly tight once the disjunctions are
+decided. In a leaf, a column whose reduced cost exceeds incumbent - bound cannot be in a better solution (LP
+duality), so a small core of cheap columns is solved first, and if the answer does not prove itself, the core that
+is large enough to.
 """
 
 from __future__ import annotations
 
+import heapq
+import itertools
 import math
 import time
 from dataclasses import dataclass
@@ -19,7 +23,7 @@ import numpy as np
 
 from hwsim.errors import InfeasibleError, SolverError
 from hwsim.ir.mapped import SolverReport
-from hwsim.mapping.backends import RawSolution, best_available, run_mip, solve_relaxation, version_of
+from hwsim.mapping.backends import RawSolution, Relaxation, best_available, run_mip, version_of
 from hwsim.mapping.ilp import Program
 
 Array = np.ndarray[Any, Any]
@@ -67,17 +71,61 @@ def solve(
     begun = time.perf_counter()
     name = best_available(solver)
     deadline = math.inf if time_limit_s is None else begun + time_limit_s
-    relaxed = solve_relaxation(program, _left(deadline))
-    if relaxed.status == "infeasible" or relaxed.objective >= cutoff + abs(cutoff) * TOLERANCE:
-        raise InfeasibleError(f"{program.name}: no solution satisfies the constraints", seen="LP relaxation is infeasible")
-    if relaxed.status != "optimal":
-        raise SolverError(f"{program.name}: the LP relaxation did not finish", seen=relaxed.status, fix="allow more time")
-    if core:
-        raw, bound = _solve_cores(program, relaxed, name, deadline, gap, cutoff)
-    else:
-        raw = run_mip(program, name, None, _left(deadline), gap, cutoff)
-        bound = max(raw.bound, relaxed.objective)
+    search = _Search(program, name, deadline, gap, cutoff, core)
+    raw, bound = search.run()
     return _finish(program, raw, bound, name, gap, time.perf_counter() - begun)
+
+
+class _Search:
+    """Best-first search over the program's disjunctions; leaves are solved by the chosen backend."""
+
+    def __init__(
+        self, program: Program, name: str, deadline: float, gap: float, cutoff: float, core: bool
+    ) -> None:
+        self.program, self.name, self.deadline, self.gap, self.core = program, name, deadline, gap, core
+        self.best: RawSolution | None = None
+        self.known = cutoff
+        self.relaxation = Relaxation(program)
+        self.ticket = itertools.count()
+
+    def run(self) -> tuple[RawSolution, float]:
+        """The best solution (or none) and a lower bound on every solution."""
+        if not self.core:
+            raw = run_mip(self.program, self.name, None, _left(self.deadline), self.gap, self.known)
+            return raw, raw.bound
+        queue: list[tuple[float, int, int, Array, RawSolution]] = []
+        self._push(queue, 0, np.zeros(self.program.n_columns, dtype=bool))
+        while queue:
+            bound, depth, _, closed, relaxed = heapq.heappop(queue)
+            depth = -depth
+            if bound >= self.known - abs(self.known) * max(self.gap, TOLERANCE):
+                break
+            if time.perf_counter() > self.deadline:
+                return self._answer("time"), bound
+            if depth < len(self.program.disjunctions):
+                for columns in self.program.disjunctions[depth]:
+                    also = closed.copy()
+                    also[columns] = True
+                    self._push(queue, depth + 1, also)
+                continue
+            raw, leaf_bound = _solve_cores(self.program, relaxed, closed, self)
+            if raw.has_values and raw.objective < self.known:
+                self.best, self.known = raw, raw.objective
+            if raw.status == "time":
+                return self._answer("time"), min(leaf_bound, queue[0][0] if queue else math.inf)
+        return self._answer("infeasible"), self.known
+
+    def _answer(self, otherwise: str) -> RawSolution:
+        return self.best if self.best is not None else RawSolution(otherwise)
+
+    def _push(self, queue: list[Any], depth: int, closed: Array) -> None:
+        relaxed = self.relaxation.solve(closed, _left(self.deadline))
+        if relaxed.status == "infeasible":
+            return
+        if relaxed.status != "optimal":
+            fix = "allow more time (--budget)"
+            raise SolverError(f"{self.program.name}: the LP relaxation did not finish", seen=relaxed.status, fix=fix)
+        heapq.heappush(queue, (relaxed.objective, -depth, next(self.ticket), closed, relaxed))
 
 
 def _left(deadline: float) -> float:
@@ -85,36 +133,33 @@ def _left(deadline: float) -> float:
 
 
 def _solve_cores(
-    program: Program, relaxed: RawSolution, name: str, deadline: float, gap: float, cutoff: float
+    program: Program, relaxed: RawSolution, closed: Array, search: _Search
 ) -> tuple[RawSolution, float]:
-    """Solve growing cores until the answer is proved within all columns. Returns it with a valid lower bound."""
+    """Solve growing cores of a leaf until the answer is proved within it. Returns it with a lower bound of the leaf."""
     integer = np.array(program.integer)
     if _integral(relaxed.values, integer):
         return relaxed, relaxed.objective
     reduced = np.where(integer, relaxed.reduced_costs, 0.0)
-    width = _first_width(reduced[integer], relaxed.objective)
-    best: RawSolution | None = None
+    width = _first_width(reduced[integer & ~closed], relaxed.objective)
+    best = RawSolution("infeasible")
     while True:
-        known = cutoff if best is None else min(cutoff, best.objective)
-        if math.isfinite(known):
-            width = min(width, known - relaxed.objective) if best is None else known - relaxed.objective
-        width = max(width, abs(relaxed.objective) * TOLERANCE)
-        allowed = reduced <= width * (1 + 1e-9)
-        raw = run_mip(program, name, allowed, _left(deadline), gap, known)
-        if raw.has_values and (best is None or raw.objective < best.objective):
+        known = min(search.known, best.objective)
+        floor = abs(relaxed.objective) * TOLERANCE
+        needed = max(known - relaxed.objective, floor)
+        width = needed if best.has_values else max(min(width, needed), floor)
+        allowed = ~closed & (reduced <= width * (1 + 1e-9))
+        raw = run_mip(program, search.name, allowed, _left(search.deadline), search.gap, known)
+        if raw.has_values and raw.objective < best.objective:
             best = raw
-        # outside the core every solution costs more than the relaxation plus the width
-        proved = relaxed.objective + width
+        # outside the core every solution of the leaf costs more than the relaxation plus the width
+        outside = relaxed.objective + width
         if raw.status == "time":
-            bound = min(proved, max(raw.bound, relaxed.objective))
-            return (best or raw), bound
-        inside = raw.bound if raw.has_values else known
-        if best is not None and best.objective <= proved * (1 + TOLERANCE):
-            return best, min(inside, best.objective)
-        if bool(allowed.all()) or (math.isfinite(known) and width >= known - relaxed.objective and best is None):
-            return (best or raw), inside
-        if best is None:
-            width *= 4
+            return RawSolution("time", best.objective, values=best.values), min(outside, max(raw.bound, relaxed.objective))
+        if best.has_values and best.objective <= outside * (1 + TOLERANCE):
+            return best, min(raw.bound, best.objective)
+        if width >= needed or bool((allowed | closed).all()):
+            return best, min(raw.bound, outside)
+        width *= 4
 
 
 def _first_width(reduced: Array, objective: float) -> float:

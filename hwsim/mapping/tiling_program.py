@@ -135,6 +135,7 @@ def build(machine: Machine, gemm: Gemm, graphs: tuple[PathGraph, ...]) -> Tiling
         machine, gemm, graphs, program, tuple(arcs), ports_of(machine).names, scale, constant
     )
     _add_orders(out)
+    _add_disjunctions(out)
     _add_capacities(out)
     _add_spreads(out)
     return out
@@ -174,6 +175,18 @@ def _add_orders(tp: TilingProgram) -> None:
                 busy = [c for c, m in zip(*marked[other], strict=True) if m.loop > 1]
                 if other != d and solo and busy:
                     tp.program.at_most([*solo, *busy], 1.0, f"solo {DIMS[d]} {level}")
+
+
+def _add_disjunctions(tp: TilingProgram) -> None:
+    """Per level, far to near: which dimension is innermost, or no loop at all. Bounds are tight once this is known."""
+    for level in range(len(tp.machine.levels) - 1, 0, -1):
+        marked = [_marked(tp, d, level) for d in range(3)]
+        loops = [[c for c, m in zip(*marked[d], strict=True) if m.loop > 1] for d in range(3)]
+        claims = [[c for c, m in zip(*marked[d], strict=True) if m.claim] for d in range(3)]
+        ways = [[c for other in range(3) if other != d for c in claims[other]] for d in range(3) if loops[d]]
+        if any(loops):
+            ways.append([c for columns in loops for c in columns])
+        tp.program.disjunction(ways or [[]])
 
 
 def _add_capacities(tp: TilingProgram) -> None:
@@ -273,6 +286,59 @@ def _add_spreads(tp: TilingProgram) -> None:
             used = (marked[d][0], np.array([m.spread for m in marked[d][1]]))
             tp.program.link_equal((chosen, triples[:, d]), used, f"{DIMS[d]} over {level}")
         tp.spread[level] = (chosen, triples)
+
+
+def with_cap(tp: TilingProgram, cycles: float, rounds: int) -> Program:
+    """The epsilon constraint: a copy of the program where no part takes more than `cycles`.
+
+    `rounds`: members of a batch that run one after another.
+    """
+    program = tp.program.copy()
+    columns = np.concatenate(tp.arcs)
+    logs = np.concatenate([[arc.log_steps for arc in graph.arcs] for graph in tp.graphs])
+    need = math.log(tp.gemm.m) + math.log(tp.gemm.n) + math.log(tp.gemm.k) + math.log(rounds)
+    program.row(columns, logs, high=math.log(cycles) - need + 1e-10, name="compute cycles")
+    _close_slow_spreads(tp, program, cycles, rounds)
+    ports = ports_of(tp.machine)
+    for port, rate in enumerate(ports.rates):
+        words = np.concatenate([[arc.words[port] for arc in graph.arcs] for graph in tp.graphs])
+        used_columns, used = _instances(tp, program, ports.owner[port])
+        values = np.concatenate([words / (rate * cycles), -used])
+        high = 1.0 + 1e-10 if len(used) == 0 else 1e-10
+        program.row(np.concatenate([columns, used_columns]), values, high=high, name=f"{ports.names[port]} cycles")
+    return program
+
+
+def _close_slow_spreads(tp: TilingProgram, program: Program, cycles: float, rounds: int) -> None:
+    """With one fan-out a spread must reach MACs / cycles multipliers: drop the triples that do not."""
+    if len(tp.spread) != 1:
+        return
+    ((chosen, triples),) = tp.spread.values()
+    work = tp.gemm.m * tp.gemm.n * tp.gemm.k * rounds
+    program.close(chosen[work > np.prod(triples, axis=1) * cycles * (1 + 1e-12)])
+
+
+def _instances(tp: TilingProgram, program: Program, level: int) -> tuple[Array, Array]:
+    """Columns and values whose sum is how many instances of `level` are used; empty where there is only one."""
+    above = [tp.spread[at] for at in sorted(tp.spread) if at >= level]
+    if not above:
+        return np.zeros(0, dtype=np.int64), np.zeros(0)
+    columns, used = above[0][0], np.prod(above[0][1], axis=1).astype(float)
+    for chosen, triples in above[1:]:
+        columns, used = _products(program, (columns, used), (chosen, np.prod(triples, axis=1).astype(float)))
+    return columns, used
+
+
+def _products(
+    program: Program, first: tuple[Array, Array], second: tuple[Array, Array]
+) -> tuple[Array, Array]:
+    """One-hot columns of the product of two one-hot sizes."""
+    a, b = np.unique(first[1]), np.unique(second[1])
+    left, right = (g.ravel() for g in np.meshgrid(a, b, indexing="ij"))
+    both = program.columns(len(left), integer=False)
+    program.link_equal((both, left), first, "product")
+    program.link_equal((both, right), second, "product")
+    return both, left * right
 
 
 def read_tiling(tp: TilingProgram, solution: Array) -> Tiling:
