@@ -31,7 +31,8 @@ class Cluster:
     Attributes
     ----------
     replicas: those that take new requests.
-    in_system: requests that arrived and are neither finished nor rejected; `area` is its integral over time.
+    in_system: requests that arrived and are neither finished nor rejected.
+    area: integral over time of the number of requests between replicas (s); replicas integrate their own.
     """
 
     def __init__(self, clock: Clock, router: Router, record: Record) -> None:
@@ -41,7 +42,7 @@ class Cluster:
         self.source: Source | None = None
         self.listens = self.dynamic = False
         self.in_system = self.arrived = self.finished = self.rejected = 0
-        self.area = self.last_s = 0.0
+        self.area = 0.0
         self.admission: Callable[[Request, Sequence[Any], float], bool] | None = None
         self.after_prefill: Callable[[Request, Any, float], bool] | None = None
         self.limbo: list[Request] = []
@@ -62,6 +63,8 @@ class Cluster:
 
     def verify(self) -> None:
         """LAW-6 and LAW-7 over the whole run."""
+        self.record.close()
+        self.finished = int((self.record.column("state") == FINISHED).sum())
         if self.in_system or self.arrived != self.finished + self.rejected:
             raise LawViolation(
                 "LAW-7: requests got lost",
@@ -71,7 +74,8 @@ class Cluster:
             replica.check_empty()
         arrival, end = self.record.column("arrival_s"), self.record.column("end_s")
         done = self.record.column("state") == FINISHED
-        laws.equal("LAW-6", "area under N(t) against the sum of sojourns", self.area, float((end - arrival)[done].sum()))
+        area = self.area + math.fsum(replica.area for replica in self.everyone)
+        laws.equal("LAW-6", "area under N(t) against the sum of sojourns", area, math.fsum((end - arrival)[done]))
 
     def dealt(self) -> bool:
         """Whether a trace can be dealt to the replicas before the run: nothing depends on their state."""
@@ -87,8 +91,6 @@ class Cluster:
         if self.admission is not None and not self.admission(request, self.replicas, now_s):
             self._reject(request)
             return
-        self.area += self.in_system * (now_s - self.last_s)
-        self.last_s = now_s
         self.in_system += 1
         self.dispatch(request, now_s)
 
@@ -113,12 +115,8 @@ class Cluster:
     def on_finish(self, request: Request, replica: Any, now_s: float) -> None:
         index, record = request.index, self.record
         record.end_s[index] = now_s
-        record.state[index] = FINISHED
         if request.restarts:
             record.restarts[index] = request.restarts
-        self.finished += 1
-        self.area += self.in_system * (now_s - self.last_s)
-        self.last_s = now_s
         self.in_system -= 1
         if self.listens and self.source is not None:
             self.source.finished(request, now_s)
@@ -143,16 +141,21 @@ class TraceSource:
     ) -> None:
         self.arrival_s, self.prompt, self.output = arrival_s, prompt, output
         self.prefixes, self.priorities = prefixes, priorities
+        self.extra = prefixes is not None or priorities is not None
         self._next = 0
 
     def request(self, index: int) -> Request:
         """Row `index` as a fresh request."""
         request = Request(index, self.arrival_s[index], self.prompt[index], self.output[index])
-        if self.prefixes is not None:
-            request.prefix = self.prefixes[index]
-        if self.priorities is not None:
-            request.priority = self.priorities[index]
+        if self.extra:
+            self._annotate(request)
         return request
+
+    def _annotate(self, request: Request) -> None:
+        if self.prefixes is not None:
+            request.prefix = self.prefixes[request.index]
+        if self.priorities is not None:
+            request.priority = self.priorities[request.index]
 
     def start(self, cluster: Cluster) -> None:
         self._cluster = cluster
@@ -164,10 +167,21 @@ class TraceSource:
                 picks = [cluster.router.pick(None, range(len(replicas))) for _ in range(size)]  # type: ignore[arg-type]
                 rows = [[i for i, pick in enumerate(picks) if pick == k] for k in range(len(replicas))]
             for replica, mine in zip(replicas, rows, strict=True):
+                self._require_possible(replica, mine)
+                for row in mine if len(replicas) > 1 else ():
+                    cluster.record.replica[row] = replica.index
+                replica.foresees = True
                 replica.inbox = TraceInbox(self, mine, replica, cluster)
                 replica._idle()
         elif size:
             cluster.clock.at(self.arrival_s[0], self._pump, None, ARRIVAL)
+
+    def _require_possible(self, replica: Any, rows: Sequence[int]) -> None:
+        """Raise InfeasibleError for the first row that can never fit into the replica's KV cache."""
+        largest = max((self.prompt[i] + self.output[i] for i in rows), default=0)
+        if rows and not (replica.kv.possible(Request(0, 0.0, largest, 0)) and largest):
+            for row in rows:
+                replica.require_possible(self.request(row))
 
     def _pump(self, event: Any) -> None:
         cluster, times, index = self._cluster, self.arrival_s, self._next
@@ -198,18 +212,20 @@ class TraceInbox:
         trace, rows, replica, cluster = self._trace, self._rows, self._replica, self._cluster
         position, size, next_s = self._position, len(rows), self.next_s
         before = position
-        cluster.area += cluster.in_system * (now_s - cluster.last_s)
-        cluster.last_s = now_s
+        area = replica.in_system * (now_s - replica.counted_s)
         while next_s <= now_s:
-            request = trace.request(rows[position])
-            replica.require_possible(request)
+            index = rows[position]
+            request = Request(index, next_s, trace.prompt[index], trace.output[index])
+            if trace.extra:
+                trace._annotate(request)
             replica.waiting.append(request)
-            cluster.area += now_s - next_s
-            cluster.record.replica[request.index] = replica.index
+            area += now_s - next_s
             position += 1
             next_s = trace.arrival_s[rows[position]] if position < size else math.inf
         count = position - before
         cluster.in_system += count
         cluster.arrived += count
         replica.in_system += count
+        replica.area += area
+        replica.counted_s = now_s
         self._position, self.next_s = position, next_s

@@ -106,6 +106,19 @@ class BlockPool:
             self._offsets -= offset
             self._residues[-offset % self.block_tokens] -= 1
 
+    def finish(self, request: Request) -> None:
+        """A decoding request ends with all its tokens: `leave` and `release` in one."""
+        self.sequences -= 1
+        self.holders -= 1
+        if self.reserve_blocks:
+            self.fixed -= self.reserve_blocks
+            self.committed -= self.reserve_blocks
+        else:
+            size, offset = self.block_tokens, request.offset
+            self._offsets -= offset
+            self._residues[-offset % size] -= 1
+            self.committed -= -(-(request.total - 1) // size)
+
     def release(self, request: Request) -> int:
         """Give back all blocks of a request that does not decode; their number."""
         blocks = request.blocks

@@ -42,7 +42,7 @@ class PipelineReplica:
         self.keep_partial = False
         self.gaps = cluster.record.gaps
         self.samples = Occupancy()
-        self.busy_s = 0.0
+        self.busy_s = self.area = self.counted_s = 0.0
         self._in_flight = 0
         self._free_s = [0.0] * stages
         self._woken = False
@@ -61,6 +61,8 @@ class PipelineReplica:
         if not self.kv.possible(request):
             raise InfeasibleError(f"{request!r} can never run: it needs more KV cache than the replica has")
         self.waiting.append(request)
+        self.area += self.in_system * (now_s - self.counted_s)
+        self.counted_s = now_s
         self.in_system += 1
         if self._in_flight < self.stages and not self._woken:
             self._woken = True
@@ -143,6 +145,8 @@ class PipelineReplica:
 
     def _finish(self, request: Request, now_s: float) -> None:
         self.kv.release(request)
+        self.area += self.in_system * (now_s - self.counted_s)
+        self.counted_s = now_s
         self.in_system -= 1
         self.cluster.on_finish(request, self, now_s)
 

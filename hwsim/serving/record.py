@@ -24,7 +24,7 @@ class Record:
         self.arrival_s, self.scheduled_s = nan * capacity, nan * capacity
         self.first_s, self.end_s = nan * capacity, nan * capacity
         self.prompt, self.output = array("l", [0]) * capacity, array("l", [0]) * capacity
-        self.restarts, self.replica = array("i", [0]) * capacity, array("i", [-1]) * capacity
+        self.restarts, self.replica = array("i", [0]) * capacity, array("i", [0]) * capacity
         self.state = array("b", [WAITING]) * capacity
         self.seen = capacity
         self.gaps = GapStore()
@@ -41,6 +41,11 @@ class Record:
         self.state.append(WAITING)
         self.seen += 1
         return self.seen - 1
+
+    def close(self) -> None:
+        """Mark rows with an end as finished."""
+        ended = np.isfinite(np.asarray(self.end_s))
+        np.asarray(self.state)[ended] = FINISHED
 
     def column(self, name: str) -> np.ndarray[Any, Any]:
         """A column as a numpy array (a view)."""

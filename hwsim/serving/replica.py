@@ -12,18 +12,21 @@ from __future__ import annotations
 import math
 from collections import deque
 from heapq import heappop, heappush
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from hwsim.errors import InfeasibleError, LawViolation
-from hwsim.serving.clock import BOUNDARY, Clock
+from hwsim.serving.clock import Clock
 from hwsim.serving.iteration_time import IterationTime, iterations_until
 from hwsim.serving.kv import BlockPool
+from hwsim.serving.policies import Patient, Policy
 from hwsim.serving.record import Occupancy, TokenGaps
 from hwsim.serving.request import Request
 
 if TYPE_CHECKING:
     from hwsim.serving.cluster import Cluster
-    from hwsim.serving.policies import Policy
+
+_NEVER: Final = math.inf
+_NONE: Final[list[tuple[Request, int]]] = []
 
 
 class Inbox:
@@ -43,6 +46,8 @@ class Replica:
     waiting: admission queue (a deque, or a queue that keeps another order: then `ordered`).
     decodes, context: number of decoding sequences and the tokens in their caches.
     passed: decode iterations so far.
+    area: integral of the number of requests here over time (s), up to `counted_s`.
+    foresees: all arrivals come through the inbox, so runs of iterations need no events.
     reserved: 1 while the memory of the next decode iteration is taken already.
     """
 
@@ -59,13 +64,15 @@ class Replica:
         self.holds = bool(getattr(policy, "hold_memory", False))
         self.gaps = TokenGaps(cluster.record.gaps)
         self.samples = Occupancy()
-        self.busy_s = 0.0
+        self.busy_s = self.area = self.counted_s = self.now_s = 0.0
+        self.foresees = False
         self._heap: list[tuple[int, int, Request]] = []
         self._order: dict[int, Request] = {}
         self._front: list[Request] = []
         self._back: list[Request] = []
         self._held: list[Request] = []
-        self._version = self._count = 0
+        self._version = self._count = self._stale = 0
+        self._patient = isinstance(policy, Patient)
         self._busy = self._decoding = self._evicted = False
         self._chunks: list[tuple[Request, int]] = []
         self._start_s = self._first_s = self._step_s = 0.0
@@ -97,6 +104,8 @@ class Replica:
         self.require_possible(request)
         blocked = bool(self.waiting)
         self.waiting.append(request)
+        self.area += self.in_system * (now_s - self.counted_s)
+        self.counted_s = now_s
         self.in_system += 1
         if not self._busy:
             self._wake(now_s)
@@ -135,7 +144,7 @@ class Replica:
         if not request.scheduled:
             request.scheduled = True
             if not request.restarts:
-                self.record.scheduled_s[request.index] = self.clock._now
+                self.record.scheduled_s[request.index] = self.now_s
         if request.kv_ready:
             self.gaps.joined(request)
             self._join(request)
@@ -169,6 +178,7 @@ class Replica:
 
     def _start(self, now_s: float) -> None:
         """Ask the policy and begin the next run of iterations at `now_s`, or go idle."""
+        self.now_s = now_s
         chunks, decoding = self.policy.plan(self)
         self._chunks, self._decoding, self._start_s = chunks, decoding, now_s
         self.reserved = 0
@@ -176,20 +186,20 @@ class Replica:
         if chunks:
             context, decodes = (self.context, self.decodes) if decoding else (0, 0)
             sizes = [(tokens, request.processed) for request, tokens in chunks]
-            self._first_s, self._step_s = self.time.iteration_s(decodes, context, sizes), 0.0
+            self._first_s, self._step_s, self._evicted = self.time.iteration_s(decodes, context, sizes), 0.0, False
             self._schedule(1)
         elif decoding:
-            self._schedule(self._run_length())
+            self._evicted = False
+            self._decode_run(now_s)
         elif self._evicted and self.waiting:
             self._evicted = False
             self._start(now_s)
         else:
             self._idle()
-        self._evicted = False
 
     def _idle(self) -> None:
         self._busy = False
-        if self.inbox.next_s < math.inf:
+        if self.inbox.next_s < _NEVER:
             self._wake(self.inbox.next_s)
         elif self.waiting:
             raise InfeasibleError(
@@ -198,29 +208,42 @@ class Replica:
                 fix="raise the KV blocks or the batch cap",
             )
 
-    def _run_length(self) -> int:
-        """Decode-only iterations until something must be decided: a finish, memory, the policy, the next arrival."""
+    def _decode_run(self, now_s: float) -> None:
+        """Schedule decode-only iterations until a finish, memory, the policy or the next arrival asks for a decision."""
+        heap = self._heap
+        if self._stale:
+            self._drop_stale()
+        count = heap[0][0] - self.passed
+        first_s, step_s, valid = self.time.decode_line(self.decodes, self.context)
+        self._first_s, self._step_s = first_s, step_s
+        if count > 1:
+            if not self._patient:
+                count = min(count, self.policy.horizon(self))
+            if count > valid:
+                count = valid
+            if self.kv.committed >= self.kv.total:
+                count = self.kv.safe_iterations(self.passed, count) or 1
+        run_s = count * first_s + step_s * (count * (count - 1) // 2)
+        ahead_s = self.inbox.next_s - now_s
+        if ahead_s < run_s and count > 1 and (self.ordered or not self.waiting):
+            count = iterations_until(first_s, step_s, ahead_s)
+            run_s = count * first_s + step_s * (count * (count - 1) // 2)
+        self._count = count
+        self._version = version = self._version + 1
+        self.clock.at(now_s + run_s, self._boundary, version)
+
+    def _drop_stale(self) -> None:
+        """Forget heap entries of requests that lost their cache."""
         heap, order = self._heap, self._order
         while order.get(heap[0][1]) is not heap[0][2] or heap[0][2].finish_at != heap[0][0]:
             heappop(heap)
-        first_s, step_s, valid = self.time.decode_line(self.decodes, self.context)
-        self._first_s, self._step_s = first_s, step_s
-        count = heap[0][0] - self.passed
-        if count == 1:
-            return 1
-        count = min(count, valid, self.policy.horizon(self))
-        if self.kv.committed >= self.kv.total:
-            count = max(1, self.kv.safe_iterations(self.passed, count))
-        ahead_s = self.inbox.next_s - self._start_s
-        if ahead_s < count * first_s + step_s * (count * (count - 1) // 2) and (self.ordered or not self.waiting):
-            return iterations_until(first_s, step_s, ahead_s)
-        return count
+            self._stale -= 1
 
     def _schedule(self, count: int) -> None:
         self._count = count
         self._version = version = self._version + 1
         end_s = self._start_s + (count * self._first_s + self._step_s * (count * (count - 1) // 2))
-        self.clock.at(end_s, self._boundary, version, BOUNDARY)
+        self.clock.at(end_s, self._boundary, version)
 
     def _boundary(self, event: Any) -> None:
         """A run of iterations ends: book it, then begin the next."""
@@ -242,6 +265,53 @@ class Replica:
                 self.samples.take(now_s, self)
         if self.inbox.next_s <= now_s:
             self.inbox.pull(now_s)
+        if self._undecided():
+            self._start(now_s)
+        elif self.foresees:
+            self._chain(now_s)
+        else:  # nothing to decide: every patient policy runs all decodes
+            self._chunks, self._decoding, self._start_s = _NONE, True, now_s
+            self._decode_run(now_s)
+
+    def _undecided(self) -> bool:
+        """Whether the policy must be asked; with nothing waiting, every patient policy runs all decodes."""
+        if self.waiting or self._back or self._front or not self.decodes or not self._patient:
+            return True
+        return self.kv.committed >= self.kv.total
+
+    def _chain(self, now_s: float) -> None:
+        """Decode runs from finish to finish without an event each, up to the next arrival, which is known."""
+        heap, order, rows = self._heap, self._order, self.gaps
+        decode_line, next_s = self.time.decode_line, self.inbox.next_s
+        decodes, context, passed, begin = self.decodes, self.context, self.passed, self.passed
+        begin_s = now_s
+        while decodes and now_s < next_s:
+            if self._stale:
+                self._drop_stale()
+            count = heap[0][0] - passed
+            first_s, step_s, valid = decode_line(decodes, context)
+            if count > valid:
+                count = valid
+            run_s = count * first_s + step_s * (count * (count - 1) // 2)
+            if now_s + run_s >= next_s and count > 1:
+                count = iterations_until(first_s, step_s, next_s - now_s)
+                run_s = count * first_s + step_s * (count * (count - 1) // 2)
+            rows.decoded(decodes, first_s, step_s, count, now_s, now_s + run_s)
+            now_s += run_s
+            passed += count
+            context += decodes * count
+            if heap[0][0] <= passed:
+                self.passed, self.context, self.decodes = passed, context, decodes
+                self._finish_decodes(now_s)
+                context, decodes = self.context, self.decodes
+            if now_s >= self.samples.due_s:
+                self.passed = passed
+                self.samples.take(now_s, self)
+        self.passed, self.context = passed, context
+        self.iterations += passed - begin
+        self.busy_s += now_s - begin_s
+        if next_s <= now_s:
+            self.inbox.pull(now_s)
         self._start(now_s)
 
     def _book_decodes(self, count: int, now_s: float) -> None:
@@ -249,15 +319,34 @@ class Replica:
         self.passed = passed = self.passed + count
         self.context += decodes * count
         self.gaps.decoded(decodes, self._first_s, self._step_s, count, self._start_s, now_s)
-        if not self._chunks:
+        if not self._patient and not self._chunks:
             self.policy.ran(count)
-        heap, order = self._heap, self._order
+        if self._heap and self._heap[0][0] <= passed:
+            self._finish_decodes(now_s)
+
+    def _finish_decodes(self, now_s: float) -> None:
+        """Requests whose last token has come out."""
+        heap, order, passed = self._heap, self._order, self.passed
         while heap and heap[0][0] <= passed:
             finish_at, index, request = heappop(heap)
-            if order.get(index) is request and request.finish_at == finish_at:
-                self.context -= request.total
-                self._leave(request)
-                self._finish(request, now_s)
+            if self._stale and (order.get(index) is not request or request.finish_at != finish_at):
+                self._stale -= 1
+                continue
+            self.context -= request.total
+            self.decodes -= 1
+            del order[index]
+            if self.holds:
+                self.kv.leave(request, passed)
+                self._held.append(request)
+            else:
+                self.kv.finish(request)
+            self._count_out(now_s)
+            self.cluster.on_finish(request, self, now_s)
+
+    def _count_out(self, now_s: float) -> None:
+        self.area += self.in_system * (now_s - self.counted_s)
+        self.counted_s = now_s
+        self.in_system -= 1
 
     def _complete_prefill(self, request: Request, now_s: float) -> None:
         """The last chunk yields the first token; a request with more to say joins the decodes."""
@@ -268,7 +357,12 @@ class Replica:
             self.record.first_s[request.index] = now_s
         if request.prefill + 1 >= request.total:
             self.gaps.forget(now_s)
-            self._finish(request, now_s)
+            self._count_out(now_s)
+            if self.holds:
+                self._held.append(request)
+            else:
+                self.kv.release(request)
+            self.cluster.on_finish(request, self, now_s)
         elif self.cluster.after_prefill is None or not self.cluster.after_prefill(request, self, now_s):
             self._join(request)
 
@@ -284,14 +378,6 @@ class Replica:
         del self._order[request.index]
         self.decodes -= 1
         self.kv.leave(request, self.passed)
-
-    def _finish(self, request: Request, now_s: float) -> None:
-        if self.holds:
-            self._held.append(request)
-        else:
-            self.kv.release(request)
-        self.in_system -= 1
-        self.cluster.on_finish(request, self, now_s)
 
     def check_empty(self) -> None:
         """LAW-7 after a run: nothing waits, runs or holds memory. Raises LawViolation."""
@@ -330,6 +416,7 @@ class Replica:
             processed = self.processed(victim)
             self.context -= processed
             self._leave(victim)
+            self._stale += 1
             self.gaps.left(victim, processed == victim.prefill + 1)
         else:
             self._front = [r for r in self._front if r is not victim]

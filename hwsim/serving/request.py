@@ -17,41 +17,20 @@ class Request:
     kv_ready: its KV cache came from another replica, so no prefill is needed.
     """
 
-    __slots__ = (
-        "arrival_s",
-        "blocks",
-        "cached",
-        "emitted_s",
-        "finish_at",
-        "index",
-        "kv_ready",
-        "model",
-        "offset",
-        "output",
-        "prefill",
-        "prefix",
-        "priority",
-        "processed",
-        "prompt",
-        "restarts",
-        "scheduled",
-        "total",
-    )
+    # class attributes: what most requests never change costs nothing to create
+    priority = 0
+    processed = restarts = finish_at = offset = blocks = cached = 0
+    emitted_s = -1.0
+    kv_ready = scheduled = False
+    prefix: tuple[int, ...] = ()
+    model = ""
 
-    def __init__(self, index: int, arrival_s: float, prompt: int, output: int, priority: int = 0) -> None:
+    def __init__(self, index: int, arrival_s: float, prompt: int, output: int) -> None:
         self.index = index
         self.arrival_s = arrival_s
         self.prompt = self.prefill = prompt
         self.output = output
         self.total = prompt + output
-        self.priority = priority
-        self.processed = 0
-        self.restarts = 0
-        self.finish_at = self.offset = self.blocks = self.cached = 0
-        self.emitted_s = -1.0
-        self.kv_ready = self.scheduled = False
-        self.prefix: tuple[int, ...] = ()
-        self.model = ""
 
     @property
     def decoding(self) -> bool:
