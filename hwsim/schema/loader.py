@@ -30,9 +30,14 @@ class LoadedHardware:
     files: tuple[Path, ...]
 
 
-def load_accelerator(name: str) -> tuple[Device, tuple[Path, ...]]:
-    """The device that `name` means, and the files read. Raises UnknownNameError, InputError."""
-    entry = content.resolve(name, "accelerator")
+def load_accelerator(name: str, *, where: str = "") -> tuple[Device, tuple[Path, ...]]:
+    """The device that `name` means, and the files read; `where` says which line named it.
+
+    Raises
+    ------
+    UnknownNameError: no such name. InputError: a malformed file.
+    """
+    entry = _resolve(name, "accelerator", where)
     file, paths = _accelerator_file(entry.path)
     return _with_calibration(file.to_device()), paths
 
@@ -48,9 +53,9 @@ def load_hardware(name: str) -> LoadedHardware:
     document = read(entry.path)
     schema = document.data.get("schema") if isinstance(document.data, dict) else None
     if schema == "hwsim/node@1":
-        return _node(validate(NodeFile, document), entry)
+        return _node(document, entry)
     if schema == "hwsim/cluster@1":
-        return _cluster(validate(ClusterFile, document), entry)
+        return _cluster(document, entry)
     if schema == "hwsim/memory@1":
         validate(MemoryFile, document)
         raise InputError(
@@ -71,25 +76,37 @@ def single(device: Device) -> Platform:
     )
 
 
-def _node(file: NodeFile, entry: content.Entry) -> LoadedHardware:
-    device, paths = load_accelerator(file.device)
+def _resolve(name: str, kind: str, where: str) -> content.Entry:
+    """`content.resolve`, whose errors say which line of which file named the thing."""
+    try:
+        return content.resolve(name, kind)
+    except InputError as error:
+        raise type(error)(error.what, where=error.where or where, seen=error.seen, fix=error.fix) from None
+
+
+def _node(document: Document, entry: content.Entry) -> LoadedHardware:
+    file = validate(NodeFile, document)
+    device, paths = load_accelerator(file.device, where=document.where(("device",)))
     link = device.links[0] if device.links else None
     if file.link is not None:
         link = next((k for k in device.links if k.name == file.link), None)
         if link is None:
             raise unknown_name(
-                f"link of {device.name}", file.link, [k.name for k in device.links], where=str(entry.path)
+                f"link of {device.name}", file.link, [k.name for k in device.links], where=document.where(("link",))
             )
-    companions = tuple(load_accelerator(c)[0] for c in file.companions)
+    companions = tuple(
+        load_accelerator(name, where=document.where(("companions", i)))[0] for i, name in enumerate(file.companions)
+    )
     platform = Platform(
         file.name, device, file.count, file.count, link, None, companions, file.host_power, price_of(device.name)
     )
     return LoadedHardware(platform, entry, (entry.path, *paths))
 
 
-def _cluster(file: ClusterFile, entry: content.Entry) -> LoadedHardware:
-    node_entry = content.resolve(file.node, "node")
-    node = _node(validate(NodeFile, read(node_entry.path)), node_entry)
+def _cluster(document: Document, entry: content.Entry) -> LoadedHardware:
+    file = validate(ClusterFile, document)
+    node_entry = _resolve(file.node, "node", document.where(("node",)))
+    node = _node(read(node_entry.path), node_entry)
     network = file.network
     scale_out = Link(
         network.name,
@@ -130,9 +147,12 @@ def _extended(document: Document, chain: tuple[Path, ...]) -> tuple[Document, tu
     parent_name = data["extends"]
     if "/" in parent_name or "\\" in parent_name or len(chain) > _MAX_EXTENDS:
         raise InputError(
-            "extends must be a catalog name, in a chain of at most 8", where=where, seen=repr(parent_name)[:80]
+            "extends must be a catalog name, in a chain of at most 8",
+            where=where,
+            seen=repr(parent_name)[:80],
+            fix="name a device as `hwsim list accelerator` shows it",
         )
-    parent_path = content.resolve(parent_name, "accelerator").path
+    parent_path = _resolve(parent_name, "accelerator", where).path
     if parent_path.resolve() in {p.resolve() for p in chain}:
         raise InputError(
             "extends leads back to the file itself", where=where, seen=parent_name, fix="name another device"
@@ -147,7 +167,7 @@ def _extended(document: Document, chain: tuple[Path, ...]) -> tuple[Document, tu
 
 
 def merge(base: Any, change: Any) -> Any:
-    """`change` over `base`: mappings merge key by key; lists merge by item name if every item is known, else replace."""
+    """`change` over `base`: mappings merge by key; lists merge by item name if every item is known, else replace."""
     if isinstance(base, dict) and isinstance(change, dict):
         return {**base, **{k: merge(base[k], v) if k in base else v for k, v in change.items()}}
     if isinstance(base, list) and isinstance(change, list):

@@ -17,6 +17,8 @@ MAX_BYTES: Final = 1_000_000
 MAX_DEPTH: Final = 64
 MAX_ALIASES: Final = 50
 MAX_NODES: Final = 100_000
+MAX_OPEN_BRACKETS: Final = 256
+"""Open brackets counted without regard to quotes, so well above MAX_DEPTH."""
 
 KeyPath = tuple[str | int, ...]
 
@@ -25,6 +27,7 @@ _BOOL: Final = {"true": True, "True": True, "TRUE": True, "false": False, "False
 _INT: Final = re.compile(r"[-+]?[0-9][0-9_]*\Z")
 _OCT_HEX: Final = re.compile(r"0o[0-7]+\Z|0x[0-9a-fA-F]+\Z")
 _FLOAT: Final = re.compile(r"[-+]?(\.[0-9]+|[0-9][0-9_]*(\.[0-9]*)?)([eE][-+]?[0-9]+)?\Z")
+_BRACKET: Final = re.compile(r"[\[\]{}]")
 _NOT_FINITE: Final = re.compile(r"[-+]?\.(inf|Inf|INF)\Z|\.(nan|NaN|NAN)\Z")
 
 
@@ -84,6 +87,7 @@ def parse(text: str, path: Path) -> Document:
     from ruamel.yaml import YAML
     from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
+    _refuse_bracket_towers(text, path)
     builder = _Builder(path)
     try:
         for event in YAML(typ="safe", pure=True).parse(text):
@@ -98,8 +102,37 @@ def parse(text: str, path: Path) -> Document:
             fix="check the indentation and quotes here",
         ) from None
     except (YAMLError, ValueError, RecursionError) as error:
-        raise InputError("malformed YAML", where=str(path), seen=str(error).split("\n")[0][:120]) from None
+        raise InputError(
+            "malformed YAML",
+            where=f"{path}:{_line_of(error, text, builder)}",
+            seen=str(error).split("\n")[0][:120],
+            fix="remove or quote what stands here",
+        ) from None
     return Document(builder.root, path, builder.lines)
+
+
+def _refuse_bracket_towers(text: str, path: Path) -> None:
+    """Stop a tower of open brackets before the scanner, which looks far ahead at each, takes seconds over it."""
+    depth = 0
+    for match in _BRACKET.finditer(text):
+        depth = depth + 1 if match.group() in "[{" else max(depth - 1, 0)
+        if depth > MAX_OPEN_BRACKETS:
+            line = text.count("\n", 0, match.start()) + 1
+            raise InputError(
+                "nested too deeply",
+                where=f"{path}:{line}",
+                seen=f"more than {MAX_DEPTH} levels",
+                fix="close the brackets",
+            )
+
+
+def _line_of(error: Exception, text: str, builder: _Builder) -> int:
+    """Line of an error that carries no mark: of the refused character, else of the last event taken."""
+    character = getattr(error, "character", None)
+    if isinstance(character, int | str):
+        refused = text.find(character if isinstance(character, str) else chr(character))
+        return text.count("\n", 0, max(refused, 0)) + 1
+    return builder.line
 
 
 class _Builder:
@@ -109,11 +142,13 @@ class _Builder:
         self.path = path
         self.root: Any = None
         self.lines: dict[KeyPath, int] = {}
+        self.line = 1
         self._stack: list[list[Any]] = []
         self._anchors: dict[str, Any] = {}
         self._aliases = self._nodes = self._documents = 0
 
     def take(self, event: Any) -> None:
+        self.line = event.start_mark.line + 1
         handler = getattr(self, "_" + type(event).__name__.removesuffix("Event").lower(), None)
         if handler is not None:
             handler(event)

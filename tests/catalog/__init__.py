@@ -1,0 +1,1 @@
+"""The shipped hardware catalog: consistency, names, sources, and hostile files."""
