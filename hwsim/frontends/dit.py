@@ -41,7 +41,7 @@ def _patches(builder: GraphBuilder, spec: ModelSpec, part: Diffusion, s: Scenari
 
 def _condition(builder: GraphBuilder, spec: ModelSpec, part: Diffusion, s: Scenario) -> Tensor:
     """Sinusoidal time features through two layers, plus the class row (one more row for no class)."""
-    seg = Segment(builder, "condition", 1, s.formats)
+    seg = Segment(builder, "condition_embed", 1, s.formats)
     x = seg.tensor("frequencies", s.batch, part.frequency_dim)
     x = seg.linear("time1", x, spec.hidden, shard="replicated", bias=spec.hidden)
     x = seg.vector("silu", "silu", (x,), (seg.like("silu.out", x),))

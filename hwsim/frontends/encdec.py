@@ -41,7 +41,9 @@ def _position_bias(seg: Segment, spec: ModelSpec) -> tuple[Tensor, ...]:
     """Relative position bias (T5): one table for a whole stack, looked up once a pass."""
     if spec.positions != "relative":
         return ()
-    return (seg.lookup("position_bias", spec.position_buckets, (spec.position_buckets, spec.heads), shard="heads"),)
+    return (
+        seg.lookup("position_bias", spec.position_buckets, (spec.position_buckets, spec.heads), shard="replicated"),
+    )
 
 
 def _encode(builder: GraphBuilder, spec: ModelSpec, part: EncoderPart, s: Scenario) -> Tensor:

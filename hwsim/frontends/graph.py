@@ -108,7 +108,9 @@ class Segment:
         return Tensor(f"{self.name}.{name}", shape, fmt or self.formats.weights, "weight")
 
     def add(self, operator: Operator) -> None:
-        self.graph.add(replace(operator, segment=self.name, repeat=self.repeat))
+        """Add an operator; stems and heads of all stacks share the segments ``embed`` and ``head``: no layers."""
+        segment = next((part for part in ("embed", "head") if self.name.endswith(part)), self.name)
+        self.graph.add(replace(operator, segment=segment, repeat=self.repeat))
 
     def linear(
         self,
