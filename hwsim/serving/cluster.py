@@ -46,6 +46,12 @@ class Cluster:
         self.admission: Callable[[Request, Sequence[Any], float], bool] | None = None
         self.after_prefill: Callable[[Request, Any, float], bool] | None = None
         self.limbo: list[Request] = []
+        self.warnings: list[str] = []
+
+    def add(self, replica: Any) -> None:
+        """A replica joins and takes requests from now on."""
+        self.replicas.append(replica)
+        self.everyone.append(replica)
 
     def run(self, source: Source) -> None:
         """Run until every request is finished or rejected. Raises LawViolation if requests got lost."""

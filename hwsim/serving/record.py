@@ -140,11 +140,11 @@ class TokenGaps:
 class Occupancy:
     """Queue, running requests and KV use over time, thinned to at most `limit` points by doubling the stride."""
 
-    __slots__ = ("due_s", "kv", "limit", "queued", "running", "stride_s", "time_s")
+    __slots__ = ("busy_s", "due_s", "kv", "limit", "queued", "running", "stride_s", "time_s")
 
     def __init__(self, stride_s: float = 0.1, limit: int = 2048) -> None:
         self.stride_s, self.limit, self.due_s = stride_s, limit, 0.0
-        self.time_s, self.kv = array("d"), array("d")
+        self.time_s, self.kv, self.busy_s = array("d"), array("d"), array("d")
         self.queued, self.running = array("l"), array("l")
 
     def take(self, now_s: float, replica: Replica) -> None:
@@ -153,11 +153,12 @@ class Occupancy:
         self.queued.append(queued)
         self.running.append(replica.in_system - queued)
         self.kv.append(replica.kv_used / replica.kv.total)
+        self.busy_s.append(replica.busy_s)
         self.due_s = now_s + self.stride_s
         if len(self.time_s) >= self.limit:
             self._thin()
 
     def _thin(self) -> None:
-        for name in ("time_s", "queued", "running", "kv"):
+        for name in ("time_s", "queued", "running", "kv", "busy_s"):
             setattr(self, name, getattr(self, name)[::2])
         self.stride_s *= 2

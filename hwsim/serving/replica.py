@@ -306,6 +306,7 @@ class Replica:
                 context, decodes = self.context, self.decodes
             if now_s >= self.samples.due_s:
                 self.passed = passed
+                self.busy_s, begin_s = self.busy_s + (now_s - begin_s), now_s
                 self.samples.take(now_s, self)
         self.passed, self.context = passed, context
         self.iterations += passed - begin

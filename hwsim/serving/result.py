@@ -1,0 +1,232 @@
+"""Metrics of a run: percentiles with half-widths, goodput, occupancy, energy, cost, and the per-request table."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
+
+from hwsim.serving.cluster import Cluster
+from hwsim.serving.record import FINISHED, REJECTED
+from hwsim.serving.spec import ServiceLevel
+
+Array = np.ndarray[Any, Any]
+PERCENTILES: Final = (50, 90, 95, 99)
+BATCHES: Final = 20
+_T19: Final = 2.0930  # two-sided 95 % point of Student's t with 19 degrees of freedom
+
+
+@dataclass(frozen=True, slots=True)
+class ServingResult:
+    """Everything that a run produced. Arrays have one entry a request (in arrival order); times in seconds.
+
+    `finished` masks requests that completed. `to_dict` gives the result document.
+    """
+
+    cluster: Cluster
+    level: ServiceLevel = field(default_factory=ServiceLevel)
+    warmup: int = 0
+
+    def column(self, name: str) -> Array:
+        return self.cluster.record.column(name)
+
+    @property
+    def finished(self) -> Array:
+        mask = np.isfinite(self.column("end_s"))
+        mask[: self.warmup] = False
+        return mask
+
+    @property
+    def ttft_s(self) -> Array:
+        """Arrival to first token of finished requests."""
+        done = self.finished
+        return np.asarray(self.column("first_s")[done] - self.column("arrival_s")[done])
+
+    @property
+    def e2e_s(self) -> Array:
+        """Arrival to last token of finished requests."""
+        done = self.finished
+        return np.asarray(self.column("end_s")[done] - self.column("arrival_s")[done])
+
+    @property
+    def tpot_s(self) -> Array:
+        """Mean time of the tokens after the first, for finished requests; 0 where there is one token."""
+        done = self.finished
+        after = np.maximum(1, self.column("output")[done] - 1)
+        return np.asarray((self.column("end_s")[done] - self.column("first_s")[done]) / after)
+
+    @property
+    def makespan_s(self) -> float:
+        """First arrival to last completion."""
+        ends = self.column("end_s")
+        ends = ends[np.isfinite(ends)]
+        return float(ends.max() - self.column("arrival_s").min()) if len(ends) else 0.0
+
+    def good(self) -> Array:
+        """Which finished requests keep the service level."""
+        keep = np.ones(int(self.finished.sum()), dtype=bool)
+        for limit, values in (
+            (self.level.ttft_s, self.ttft_s),
+            (self.level.tpot_s, self.tpot_s),
+            (self.level.e2e_s, self.e2e_s),
+        ):
+            if limit is not None:
+                keep &= values <= limit
+        return keep
+
+    @property
+    def attainment(self) -> float:
+        """Share of all counted requests that finished within the service level; rejected ones count against it."""
+        counted = len(self.column("end_s")) - self.warmup
+        return float(self.good().sum() / counted) if counted else 0.0
+
+    def metrics(self) -> dict[str, dict[str, float]]:
+        """Name -> {value, low, high}: latency percentiles, throughput, goodput, energy, cost."""
+        out: dict[str, dict[str, float]] = {}
+        for name, values in (("ttft_s", self.ttft_s), ("tpot_s", self.tpot_s), ("e2e_s", self.e2e_s)):
+            out.update(summary(name, values))
+        out.update(weighted_summary("itl_s", *self.cluster.record.gaps.weighted()))
+        done, span = self.finished, self.makespan_s
+        tokens = float(self.column("output")[done].sum())
+        out["throughput_requests_per_s"] = _plain(done.sum() / span if span else 0.0)
+        out["throughput_tokens_per_s"] = _plain(tokens / span if span else 0.0)
+        out["goodput_requests_per_s"] = _plain(self.good().sum() / span if span else 0.0)
+        out["slo_attainment"] = _plain(self.attainment)
+        out.update(self._bill(tokens))
+        return out
+
+    def _bill(self, tokens: float) -> dict[str, dict[str, float]]:
+        span = self.makespan_s
+        energy = cost = 0.0
+        for replica in self.cluster.everyone:
+            spec = replica.spec
+            up_s = max(replica.busy_s, alive_s(replica, span))
+            energy += spec.idle_w * up_s + (spec.busy_w - spec.idle_w) * replica.busy_s
+            cost += spec.usd_per_s * up_s
+        return {
+            "energy_j": _plain(energy),
+            "energy_j_per_token": _plain(energy / tokens if tokens else 0.0),
+            "cost_usd": _plain(cost),
+            "cost_usd_per_mtok": _plain(cost / tokens * 1e6 if tokens else 0.0),
+        }
+
+    def replicas(self) -> list[dict[str, Any]]:
+        """Per replica: name, requests finished, iterations, busy share, occupancy series and power trace."""
+        rows, span = [], self.makespan_s
+        for replica in self.cluster.everyone:
+            mine = (self.column("replica") == replica.index) & self.finished
+            samples = replica.samples
+            rows.append(
+                {
+                    "name": f"{replica.spec.name}{replica.index}",
+                    "requests": int(mine.sum()),
+                    "iterations": replica.iterations,
+                    "busy_share": replica.busy_s / span if span else 0.0,
+                    "series": {
+                        "time_s": list(samples.time_s),
+                        "queued": list(samples.queued),
+                        "running": list(samples.running),
+                        "kv_share": list(samples.kv),
+                        "power_w": power_trace(samples, replica.spec.busy_w, replica.spec.idle_w),
+                    },
+                }
+            )
+        return rows
+
+    def counts(self) -> dict[str, int]:
+        state = self.column("state")
+        total = len(state)
+        done, rejected = int((state == FINISHED).sum()), int((state == REJECTED).sum())
+        return {
+            "requests": total,
+            "finished": done,
+            "rejected": rejected,
+            "unfinished": total - done - rejected,
+            "restarts": int(self.column("restarts").sum()),
+            "warmup": self.warmup,
+        }
+
+    def table(self) -> dict[str, Array]:
+        """The per-request table as columns: NaN where something never happened."""
+        names = ("arrival_s", "prompt", "output", "scheduled_s", "first_s", "end_s", "restarts", "replica", "state")
+        table = {name: self.column(name) for name in names}
+        table["ttft_s"] = table["first_s"] - table["arrival_s"]
+        table["e2e_s"] = table["end_s"] - table["arrival_s"]
+        return table
+
+
+def alive_s(replica: Any, span_s: float) -> float:
+    """Seconds for which a replica was switched on and is paid."""
+    return float(getattr(replica, "paid_s", span_s))
+
+
+def power_trace(samples: Any, busy_w: float, idle_w: float) -> list[float]:
+    """Mean power (W) between samples of busy time."""
+    time_s, busy_s = np.asarray(samples.time_s), np.asarray(samples.busy_s)
+    if len(time_s) < 2 or not busy_w:
+        return []
+    share = np.clip(np.diff(busy_s, prepend=0.0) / np.maximum(np.diff(time_s, prepend=0.0), 1e-12), 0, 1)
+    return [float(p) for p in idle_w + (busy_w - idle_w) * share]
+
+
+def _plain(value: float) -> dict[str, float]:
+    return {"value": float(value)}
+
+
+def summary(name: str, values: Array) -> dict[str, dict[str, float]]:
+    """Mean and percentiles of `values` (arrival order), each with a 95 % half-width from batch means.
+
+    Successive requests are correlated, so the run is cut into 20 batches and the spread of the batch statistics
+    gives the half-width (Law, Simulation Modeling and Analysis, section 9.5); with fewer than 400 values none.
+    """
+    if not len(values):
+        return {}
+    out = {f"{name}_mean": with_half_width(float(values.mean()), batch_half_width(values, None))}
+    for percent in PERCENTILES:
+        out[f"{name}_p{percent}"] = with_half_width(
+            float(np.percentile(values, percent)), batch_half_width(values, percent)
+        )
+    return out
+
+
+def with_half_width(value: float, half: float | None) -> dict[str, float]:
+    return {"value": value} if half is None else {"value": value, "low": value - half, "high": value + half}
+
+
+def batch_half_width(values: Array, percent: float | None) -> float | None:
+    """95 % half-width of the mean (`percent` None) or a percentile over 20 batches; None below 400 values."""
+    if len(values) < BATCHES * 20:
+        return None
+    batches = np.array_split(values, BATCHES)
+    points = [b.mean() if percent is None else np.percentile(b, percent) for b in batches]
+    return float(_T19 * np.std(points, ddof=1) / math.sqrt(BATCHES))
+
+
+def weighted_summary(name: str, values: Array, weights: Array) -> dict[str, dict[str, float]]:
+    """Mean and percentiles of weighted samples (smallest value whose cumulated weight reaches the share)."""
+    if not len(values):
+        return {}
+    order = np.argsort(values, kind="stable")
+    cumulated = np.cumsum(weights[order])
+    out = {f"{name}_mean": _plain(float(np.average(values, weights=weights)))}
+    for percent in PERCENTILES:
+        position = np.searchsorted(cumulated, percent / 100 * cumulated[-1])
+        out[f"{name}_p{percent}"] = _plain(float(values[order][min(position, len(values) - 1)]))
+    return out
+
+
+def steady_start(values: Array) -> int:
+    """First index of the steady state by MSER-5: the cut that minimises the standard error of the rest.
+
+    White, ACM TOMACS 7 (1997); batches of five, at most half the run is cut.
+    """
+    size = len(values) // 5
+    if size < 8:
+        return 0
+    means = values[: size * 5].reshape(size, 5).mean(axis=1)
+    tails = np.arange(size, 0, -1)
+    sums, squares = np.cumsum(means[::-1])[::-1], np.cumsum((means**2)[::-1])[::-1]
+    errors = (squares / tails - (sums / tails) ** 2) / tails
+    return int(np.argmin(errors[: size // 2])) * 5

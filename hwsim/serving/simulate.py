@@ -1,0 +1,92 @@
+"""Run a workload on a cluster: the front door of the serving simulator."""
+
+from __future__ import annotations
+
+import csv
+import math
+from array import array
+from pathlib import Path
+from typing import Any
+
+from hwsim.serving.cluster import Cluster, Source, TraceSource
+from hwsim.serving.record import FINISHED, REJECTED
+from hwsim.serving.result import ServingResult, steady_start
+from hwsim.serving.spec import ClusterSpec, ServiceLevel
+from hwsim.serving.traces import Trace
+
+_STATES = {FINISHED: "finished", REJECTED: "rejected"}
+
+
+def simulate(
+    trace: Trace, spec: ClusterSpec, level: ServiceLevel | None = None, *, steady: bool = False, prepare: Any = None
+) -> ServingResult:
+    """Serve `trace` with `spec`.
+
+    Parameters
+    ----------
+    level: service level for goodput and attainment.
+    steady: drop the warm-up that MSER-5 finds in the end-to-end times from the metrics.
+    prepare: called with the cluster before the run (pools, failures, autoscaling: see `hwsim.serving.control`).
+
+    Raises
+    ------
+    InfeasibleError: a request that can never fit. LawViolation: Little's law or conservation broken (a bug).
+    """
+    cluster = spec.build(len(trace))
+    load_trace(cluster, trace)
+    if prepare is not None:
+        prepare(cluster)
+    source = TraceSource(trace.arrival_s, trace.prompt, trace.output, trace.prefixes, trace.priorities)
+    return finish(cluster, source, level, steady=steady)
+
+
+def load_trace(cluster: Cluster, trace: Trace) -> None:
+    """Copy the columns that are known before the run."""
+    record = cluster.record
+    record.arrival_s = array("d", trace.arrival_s)
+    record.prompt, record.output = array("l", trace.prompt), array("l", trace.output)
+
+
+def finish(cluster: Cluster, source: Source, level: ServiceLevel | None, *, steady: bool = False) -> ServingResult:
+    """Run a prepared cluster; on Ctrl-C the partial result rides on the exception as `partial`."""
+    level = level or ServiceLevel()
+    try:
+        cluster.run(source)
+    except KeyboardInterrupt as stop:
+        cluster.record.close()
+        stop.partial = ServingResult(cluster, level)  # type: ignore[attr-defined]
+        raise
+    result = ServingResult(cluster, level)
+    return ServingResult(cluster, level, steady_start(result.e2e_s)) if steady else result
+
+
+def write_table(result: ServingResult, path: Path | str) -> None:
+    """Write the per-request table as CSV; empty cells where something never happened."""
+    table = {name: column.tolist() for name, column in result.table().items()}
+    table["state"] = [_STATES.get(int(state), "unfinished") for state in table["state"]]
+    with Path(path).open("w", encoding="utf-8", newline="") as text:
+        writer = csv.writer(text)
+        writer.writerow(("request", *table))
+        for index, row in enumerate(zip(*table.values(), strict=True)):
+            writer.writerow((index, *(_cell(value) for value in row)))
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, float):
+        return f"{value:.9f}" if math.isfinite(value) else ""
+    return value
+
+
+def document(result: ServingResult, **context: Any) -> dict[str, Any]:
+    """The result document ``hwsim/serving@1``; `context` fills workload, hardware, scenario and provenance."""
+    level = result.level
+    return {
+        "schema": "hwsim/serving@1",
+        **context,
+        "slo": {name: getattr(level, name) for name in ("ttft_s", "tpot_s", "e2e_s")},
+        "counts": result.counts(),
+        "makespan_s": result.makespan_s,
+        "metrics": result.metrics(),
+        "replicas": result.replicas(),
+        "warnings": list(result.cluster.warnings),
+    }

@@ -1,0 +1,105 @@
+"""What a serving run is made of: replicas, router, service levels. Plain data; `build` makes the moving parts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from hwsim.errors import InputError
+from hwsim.serving.clock import Clock
+from hwsim.serving.cluster import Cluster
+from hwsim.serving.iteration_time import IterationTime
+from hwsim.serving.kv import BlockPool
+from hwsim.serving.pipeline import PipelineReplica
+from hwsim.serving.policies import make_policy
+from hwsim.serving.queues import make_queue
+from hwsim.serving.record import Record
+from hwsim.serving.replica import Replica
+from hwsim.serving.routers import make_router
+from hwsim.serving.staged import make_staged_policy
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaSpec:
+    """One engine: its iteration time, batching policy and KV memory; power in watts, price in USD/s.
+
+    Attributes
+    ----------
+    policy, options: name and arguments of the batching policy (cap, chunk, max_tokens, patience).
+    kv_blocks, block_tokens, watermark: size of the paged cache; `reserve_tokens` > 0 reserves whole sequences.
+    stages, stage_share: pipeline stages, and the part of an iteration's time that each takes (default: 1 / stages).
+    queue: order of admission, ``fcfs``, ``sjf`` or ``priority``.
+    exact_vidur: a preempted half-done prefill shrinks to its processed part, as in Vidur.
+    """
+
+    time: IterationTime
+    policy: str = "vllm"
+    options: Mapping[str, int] = field(default_factory=dict)
+    kv_blocks: int = 1 << 16
+    block_tokens: int = 16
+    watermark: float = 0.01
+    reserve_tokens: int = 0
+    stages: int = 1
+    stage_share: float | None = None
+    queue: str = "fcfs"
+    exact_vidur: bool = False
+    busy_w: float = 0.0
+    idle_w: float = 0.0
+    usd_per_s: float = 0.0
+    name: str = "replica"
+    prefix_tokens: int = 0
+    swap_s_per_block: float | None = None
+
+    def with_(self, **changes: Any) -> ReplicaSpec:
+        return replace(self, **changes)
+
+    def build(self, clock: Clock, cluster: Cluster, index: int) -> Any:
+        """The replica, not yet part of the cluster."""
+        kv = BlockPool(self.kv_blocks, self.block_tokens, self.watermark, self.reserve_tokens)
+        engine: Any
+        if self.stages > 1:
+            staged = make_staged_policy(self.policy, **self.options)
+            engine = PipelineReplica(clock, self.time, staged, kv, cluster, self.stages, self.stage_share)
+            engine.index = index
+        else:
+            engine = Replica(clock, self.time, make_policy(self.policy, **self.options), kv, cluster, index)
+            engine.waiting = make_queue(self.queue)
+            engine.ordered = self.queue != "fcfs"
+        engine.keep_partial = self.exact_vidur
+        engine.spec = self
+        return engine
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceLevel:
+    """Limits in seconds; None where there is none. A request is good if it keeps every given limit."""
+
+    ttft_s: float | None = None
+    tpot_s: float | None = None
+    e2e_s: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in self.__slots__:
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise InputError(f"the limit {name} must be above 0", seen=repr(value))
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterSpec:
+    """Replicas behind a router."""
+
+    replicas: Sequence[ReplicaSpec]
+    router: str = "round_robin"
+    router_options: Mapping[str, int] = field(default_factory=dict)
+
+    def build(self, requests: int) -> Cluster:
+        """Clock, record of `requests` rows, router and replicas. Raises InputError without replicas."""
+        if not self.replicas:
+            raise InputError("a cluster needs at least one replica")
+        clock = Clock()
+        cluster = Cluster(clock, make_router(self.router, **self.router_options), Record(requests))
+        for index, spec in enumerate(self.replicas):
+            cluster.add(spec.build(clock, cluster, index))
+        return cluster

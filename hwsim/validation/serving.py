@@ -1,0 +1,177 @@
+"""Scores the serving simulator against exact scheduler cases and against runs of real engines.
+
+A folder holds ``cases.json`` (scheduler, replicas, stages, constants of the closed-form iteration time),
+``trace.csv.gz`` and one CSV of reference values a case. Every request must agree in time to first token, end-to-end
+latency, scheduling delay and restarts.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from hwsim.errors import InputError, unknown_name
+from hwsim.serving.iteration_time import ClosedFormTime
+from hwsim.serving.result import ServingResult
+from hwsim.serving.simulate import simulate
+from hwsim.serving.spec import ClusterSpec, ReplicaSpec
+from hwsim.serving.traces import Trace, read_trace
+
+TOLERANCE_S: Final = 1e-6
+MAX_SEQUENCE_TOKENS: Final = 4096  # Vidur's default `max_tokens`: what Orca and FasterTransformer reserve
+_OPTIONS: Final = {"cap": "batch_size_cap", "chunk": "chunk_size", "max_tokens": "max_tokens_in_batch",
+                   "patience": "max_waiting_iters"}  # fmt: skip
+_ACCEPTED: Final = {"sarathi": ("cap", "chunk"), "vllm": ("cap", "max_tokens"), "orca": ("cap",),
+                    "lightllm": ("cap", "max_tokens", "patience"), "faster_transformer": ("cap",)}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class CaseScore:
+    """Largest absolute deviations over all requests of a case (seconds), and requests whose restarts differ."""
+
+    name: str
+    requests: int
+    ttft_s: float
+    e2e_s: float
+    delay_s: float
+    restarts: int
+    iterations: int
+    expected_iterations: int | None
+    convention: str = ""
+
+    @property
+    def passed(self) -> bool:
+        return max(self.ttft_s, self.e2e_s) <= TOLERANCE_S and self.restarts == 0
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**asdict(self), "passed": self.passed}
+
+
+def validate_serving(folder: Path | str) -> dict[str, Any]:
+    """Run every case of `folder`; a document with one row a case and the overall verdict.
+
+    Raises
+    ------
+    InputError: the folder holds neither cases nor real-engine runs, or a file is malformed.
+    """
+    folder = Path(folder)
+    if not (folder / "cases.json").is_file():
+        from hwsim.validation.serving_runs import validate_runs
+
+        return validate_runs(folder)
+    spec = _json(folder / "cases.json")
+    cases = spec.get("cases")
+    if not isinstance(cases, list) or not cases:
+        raise InputError("cases.json lists no cases", where=str(folder / "cases.json"))
+    scores = [score_case(folder, {**spec, **case}) for case in cases]
+    return {
+        "schema": "hwsim/validate-serving@1",
+        "folder": folder.name,
+        "tolerance_s": TOLERANCE_S,
+        "cases": [score.to_dict() for score in scores],
+        "passed": all(score.passed for score in scores),
+    }
+
+
+def score_case(folder: Path, case: Mapping[str, Any]) -> CaseScore:
+    """Simulate one case and compare each request.
+
+    With pipeline stages a file may leave open whether the closed form is the time of each stage or of all stages
+    together; then both are run, the nearer one counts and `convention` says which it was.
+    """
+    trace = read_trace(folder / case.get("trace", "trace.csv.gz"))
+    trace = trace.scaled(float(case.get("time_scale_factor", 1.0)))
+    reference = _reference(folder / case["per_request"])
+    stages = int(case.get("pipeline_stages", 1))
+    if stages == 1:
+        return _compare(case, trace, reference, None, "")
+    both = [
+        _compare(case, trace, reference, 1.0, "closed form = time of each stage"),
+        _compare(case, trace, reference, 1.0 / stages, "closed form = time of all stages together"),
+    ]
+    return min(both, key=lambda score: max(score.ttft_s, score.e2e_s))
+
+
+def _compare(
+    case: Mapping[str, Any], trace: Trace, reference: dict[str, np.ndarray[Any, Any]], share: float | None, note: str
+) -> CaseScore:
+    result = run_case(case, trace, share)
+    arrival = result.column("arrival_s")
+    deviation = {
+        name: float(np.abs(result.column(column) - arrival - reference[name]).max())
+        for name, column in (("ttft_s", "first_s"), ("e2e_s", "end_s"), ("scheduling_delay_s", "scheduled_s"))
+        if name in reference
+    }
+    restarts = int((result.column("restarts") != reference["restarts"]).sum()) if "restarts" in reference else 0
+    return CaseScore(
+        name=str(case.get("name", "case")),
+        requests=len(trace),
+        ttft_s=deviation["ttft_s"],
+        e2e_s=deviation["e2e_s"],
+        delay_s=deviation.get("scheduling_delay_s", 0.0),
+        restarts=restarts,
+        iterations=sum(r.iterations for r in result.cluster.everyone),
+        expected_iterations=case.get("iterations"),
+        convention=note,
+    )
+
+
+def run_case(case: Mapping[str, Any], trace: Trace, stage_share: float | None = None) -> ServingResult:
+    """One case with its closed-form iteration time."""
+    replica = case_replica(case).with_(stage_share=stage_share)
+    spec = ClusterSpec([replica] * int(case.get("replicas", 1)), case.get("global_scheduler", "round_robin"))
+    return simulate(trace, spec)
+
+
+def case_replica(case: Mapping[str, Any]) -> ReplicaSpec:
+    """The replica that a case describes. Raises InputError for an unknown scheduler or missing constants."""
+    scheduler, constants = case["scheduler"], case["constants"]
+    name = scheduler["name"]
+    if name not in _ACCEPTED:
+        raise unknown_name("scheduler", name, _ACCEPTED, where="cases.json: scheduler.name")
+    try:
+        time = ClosedFormTime(*(float(constants[key]) for key in ("t0", "w", "c", "kv", "pa")))
+    except KeyError as error:
+        raise InputError("a constant of the iteration time is missing", where="cases.json", seen=str(error)) from error
+    options = {key: int(scheduler[_OPTIONS[key]]) for key in _ACCEPTED[name] if _OPTIONS[key] in scheduler}
+    reserves = name in ("orca", "faster_transformer")
+    return ReplicaSpec(
+        time=time,
+        policy=name,
+        options=options,
+        kv_blocks=int(scheduler["num_blocks"]),
+        block_tokens=int(scheduler.get("block_size", 16)),
+        watermark=float(scheduler.get("watermark_blocks_fraction", 0.01)),
+        reserve_tokens=int(scheduler.get("max_tokens", MAX_SEQUENCE_TOKENS)) if reserves else 0,
+        stages=int(case.get("pipeline_stages", 1)),
+        exact_vidur=True,
+    )
+
+
+def _reference(path: Path) -> dict[str, np.ndarray[Any, Any]]:
+    if not path.is_file():
+        raise InputError("the reference values of a case are missing", where=str(path))
+    with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as text:
+        rows = list(csv.reader(text))
+    try:
+        values = np.array(rows[1:], dtype=float)
+    except ValueError as error:
+        raise InputError("a row of reference values is malformed", where=str(path), seen=str(error)[:80]) from error
+    return {name: values[:, i] for i, name in enumerate(rows[0])}
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError("not JSON", where=str(path), seen=str(error)[:80]) from error
+    if not isinstance(document, dict):
+        raise InputError("cases.json must hold an object", where=str(path))
+    return document
