@@ -48,18 +48,18 @@ CAPPED = {"h20"}  # an export part whose matrix peak is limited far below its si
 
 REQUIRED = [
     "A100-PCIE-40GB", "A100-PCIE-80GB", "A100-SXM4-80GB", "A100-80GB-vidur", "A40-48GB", "H100-80GB-vidur",
-    "H100-SXM5-80GB", "H200-SXM-141GB", "L40S", "B200-SXM-180GB", "GB200", "B300-SXM", "GB300", "RTX4090", "RTX-
-    PRO-6000", "L4", "T4", "P4", "P100-PCIE-16GB", "V100-PCIE-32GB", "MI100", "MI210", "MI250", "A100-SXM4-40GB",
-    "a100", "a100.yaml", "h100", "h200", "b200", "v100", "4090", "3090", "5090", "mi300x", "mi325x", "mi250x",
-    "h20", "h800", "gh200", "a800", "a30", "a10g", "a6000", "l40", "t4", "tpu_v4", "tpu_v5e", "tpu_v5p", "tpu_v6e",
-    "gaudi3", "ascend_910", "ascend_910b", "atlas_300i_duo", "xeon", "epyc", "xeon_8380", "xeon_6230", "epyc_7a53",
-    "neoverse-n1", "neoverse-v2", "core_i9_13900k", "apple_m1_max", "apple_m2_ultra", "dgx_spark", "strix_halo",
-    "u280", "vhk158", "stratix10_d5005", "wse-2", "wse2", "hexagon_sd8gen3", "edge_tpu", "mtk_apu790",
-    "kirin_ascend", "a100_80gb_sxm", "a100_80gb_pcie", "h100_sxm", "h100_pcie", "a100-pcie",
+    "H100-SXM5-80GB", "H200-SXM-141GB", "L40S", "B200-SXM-180GB", "GB200", "B300-SXM", "GB300", "RTX4090",
+    "RTX-PRO-6000", "L4", "T4", "P4", "P100-PCIE-16GB", "V100-PCIE-32GB", "MI100", "MI210", "MI250",
+    "A100-SXM4-40GB", "a100", "a100.yaml", "h100", "h200", "b200", "v100", "4090", "3090", "5090", "mi300x",
+    "mi325x", "mi250x", "h20", "h800", "gh200", "a800", "a30", "a10g", "a6000", "l40", "t4", "tpu_v4", "tpu_v5e",
+    "tpu_v5p", "tpu_v6e", "gaudi3", "ascend_910", "ascend_910b", "atlas_300i_duo", "xeon", "epyc", "xeon_8380",
+    "xeon_6230", "epyc_7a53", "neoverse-n1", "neoverse-v2", "core_i9_13900k", "apple_m1_max", "apple_m2_ultra",
+    "dgx_spark", "strix_halo", "u280", "vhk158", "stratix10_d5005", "wse-2", "wse2", "hexagon_sd8gen3", "edge_tpu",
+    "mtk_apu790", "kirin_ascend", "a100_80gb_sxm", "a100_80gb_pcie", "h100_sxm", "h100_pcie", "a100-pcie",
 ]  # fmt: skip
 REQUIRED_SYSTEMS = [
-    "dgx_a100", "dgx_h100", "hgx-h100", "dgx-h200", "dgx-b200", "gb200-nvl72", "mi300x-8", "l40s-8", "a100-pcie-
-    pair", "frontier-node", "dgx-h100-x4", "dgx-a100-x16", "frontier", "ascend-910b-x8",
+    "dgx_a100", "dgx_h100", "hgx-h100", "dgx-h200", "dgx-b200", "gb200-nvl72", "mi300x-8", "l40s-8",
+    "a100-pcie-pair", "frontier-node", "dgx-h100-x4", "dgx-a100-x16", "frontier", "ascend-910b-x8",
 ]  # fmt: skip
 
 
