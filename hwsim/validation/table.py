@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,10 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Rows of one family. `columns` holds the good rows only; `line` their 1-based lines in the file."""
+    """Rows of one family.
+
+    `columns` holds the good rows only; `line` their 1-based lines in the file, `index` their places in `rows`.
+    """
 
     family: Family
     columns: Mapping[str, Array]
@@ -47,7 +50,8 @@ class Table:
     rows: Sequence[Sequence[str]] = ()
     problems: tuple[Problem, ...] = ()
     sha256: str = ""
-    good: Array = field(default_factory=lambda: np.zeros(0, dtype=bool))
+    name: str = ""
+    index: Array = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
 
     def __len__(self) -> int:
         return len(self.line)
@@ -55,26 +59,33 @@ class Table:
     def take(self, mask: Array) -> Table:
         """The rows where `mask` holds (or an index array)."""
         picked = {k: v[mask] for k, v in self.columns.items()}
-        return Table(self.family, picked, self.line[mask], sha256=self.sha256)
+        return replace(self, columns=picked, line=self.line[mask], index=self.index[mask])
 
 
-def read_table(path: Path, *, latency: bool = True, gpus: Sequence[str] = (), family: Family | None = None) -> Table:
+def read_table(
+    path: Path,
+    *,
+    latency: bool = True,
+    gpus: Sequence[str] = (),
+    family: Family | None = None,
+    default_gpu: str | None = None,
+) -> Table:
     """Read a measured-data CSV.
 
     latency: True where ``latency_us`` is needed (calibrate, validate). gpus: known GPU names; others are problems
-    with the nearest name (empty: any). Raises InputError where the file as a whole cannot be read.
+    with the nearest name (empty: any). default_gpu: device of the rows where the file has no ``gpu`` column. Raises InputError where the file as a whole cannot be read.
     """
-    header, rows, digest = _load(path)
+    header, rows, lines, digest = _load(path)
     chosen = family or family_of(header, where=str(path))
-    _require_columns(chosen, header, latency, path)
+    _require_columns(chosen, header, latency, path, default_gpu)
     problems: dict[int, Problem] = {}
     columns: dict[str, Array] = {}
     ragged = [i for i, row in enumerate(rows) if len(row) != len(header)]
     for i in ragged:
-        problems[i] = Problem(i + 2, "row", f"{len(rows[i])} fields where the header has {len(header)}")
+        problems[i] = Problem(lines[i], "row", f"{len(rows[i])} fields where the header has {len(header)}")
         rows[i] = (rows[i] + [""] * len(header))[: len(header)]
     by_name = dict(zip(header, zip(*rows, strict=True), strict=True)) if rows else {h: () for h in header}
-    for column in _all_columns(chosen, gpus, latency):
+    for column in _all_columns(chosen, gpus, latency, default_gpu):
         if column.name in by_name:
             columns[column.name] = _parse(column, by_name[column.name], problems)
         elif column.default is not None:
@@ -85,12 +96,13 @@ def read_table(path: Path, *, latency: bool = True, gpus: Sequence[str] = (), fa
     good = np.ones(len(rows), dtype=bool)
     good[list(problems)] = False
     kept = {k: v[good] for k, v in columns.items()}
-    ordered = tuple(problems[i] for i in sorted(problems))
-    return Table(chosen, kept, np.flatnonzero(good) + 2, tuple(header), rows, ordered, digest, good)
+    ordered = tuple(replace(problems[i], line=lines[i]) for i in sorted(problems))
+    index = np.flatnonzero(good)
+    return Table(chosen, kept, np.asarray(lines)[index], tuple(header), rows, ordered, digest, path.name, index)
 
 
-def _load(path: Path) -> tuple[list[str], list[list[str]], str]:
-    """Header, rows and content hash of a CSV. Raises InputError."""
+def _load(path: Path) -> tuple[list[str], list[list[str]], list[int], str]:
+    """Header, rows, the line each ends on, and content hash of a CSV. Raises InputError."""
     try:
         raw = path.read_bytes()
         text = raw.decode("utf-8-sig")
@@ -101,18 +113,18 @@ def _load(path: Path) -> tuple[list[str], list[list[str]], str]:
     try:
         reader = csv.reader(text.splitlines())
         header = [h.strip() for h in next(reader, [])]
-        rows = [row for row in reader if row]
+        numbered = [(reader.line_num, row) for row in reader if row]
     except csv.Error as error:
         raise InputError(f"{path} is not a CSV", seen=str(error), fix="check quotes and separators") from error
     if not header or len(set(header)) != len(header):
         raise InputError(f"{path} needs one header line with distinct names", seen=",".join(header)[:120])
-    if len(rows) > MAX_ROWS:
-        raise InputError(f"{path} has more than {MAX_ROWS} rows", seen=str(len(rows)), fix="split the file")
-    return header, rows, hashlib.sha256(raw).hexdigest()
+    if len(numbered) > MAX_ROWS:
+        raise InputError(f"{path} has more than {MAX_ROWS} rows", seen=str(len(numbered)), fix="split the file")
+    return header, [row for _, row in numbered], [line for line, _ in numbered], hashlib.sha256(raw).hexdigest()
 
 
-def _require_columns(family: Family, header: list[str], latency: bool, path: Path) -> None:
-    needed = ["gpu", *(c.name for c in family.columns if c.default is None)]
+def _require_columns(family: Family, header: list[str], latency: bool, path: Path, default_gpu: str | None) -> None:
+    needed = [*(() if default_gpu else ("gpu",)), *(c.name for c in family.columns if c.default is None)]
     missing = [n for n in needed + (["latency_us"] if latency else []) if n not in header]
     if missing:
         raise InputError(
@@ -120,8 +132,8 @@ def _require_columns(family: Family, header: list[str], latency: bool, path: Pat
         )
 
 
-def _all_columns(family: Family, gpus: Sequence[str], latency: bool) -> list[Column]:
-    gpu = Column("gpu", "name", known=tuple(gpus))
+def _all_columns(family: Family, gpus: Sequence[str], latency: bool, default_gpu: str | None) -> list[Column]:
+    gpu = Column("gpu", "name", known=tuple(gpus), default=default_gpu)
     return [gpu, *family.columns, *([Column("latency_us", "positive")] if latency else [])]
 
 
@@ -142,7 +154,7 @@ def _parse(column: Column, values: Sequence[str], problems: dict[int, Problem]) 
         fits &= numbers <= MAX_COUNT
     for i in np.flatnonzero(~fits):
         need = "a number > 0" if whole else f"a whole number >= {column.minimum} (at most {MAX_COUNT:g})"
-        problems.setdefault(int(i), Problem(int(i) + 2, column.name, f"needs {need}, not", values[i][:40]))
+        problems.setdefault(int(i), Problem(int(i), column.name, f"needs {need}, not", values[i][:40]))
     return np.where(fits, numbers, 1.0)
 
 
@@ -163,5 +175,5 @@ def _parse_names(column: Column, values: Sequence[str], problems: dict[int, Prob
             fix = f"did you mean {close[0]}?" if close else "known: " + ", ".join(column.known[:12])
             for i in np.flatnonzero(array == name):
                 what = f"unknown {column.name}" if name else "is empty"
-                problems.setdefault(int(i), Problem(int(i) + 2, column.name, what, str(name)[:60], fix))
+                problems.setdefault(int(i), Problem(int(i), column.name, what, str(name)[:60], fix))
     return array

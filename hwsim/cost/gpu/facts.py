@@ -31,6 +31,7 @@ class Facts:
     vector_flop_per_s: Mapping[str, Num]
     tdp_w: Num = 0.0
     link: Link | None = None
+    host_bytes_per_s: Num = 32e9
 
     def peak(self, dtype: str) -> Num:
         """Dense FLOP/s of the path a `dtype` GEMM takes: plain fp32 on vector units unless matrix units do fp32.
@@ -65,6 +66,7 @@ def facts(device: Device) -> Facts:
         vector_flop_per_s={c.dtype: c.peak_flop_per_s for c in device.compute if c.unit == "vector"},
         tdp_w=device.power.tdp_w,
         link=_peer_link(device),
+        host_bytes_per_s=_host_bytes_per_s(device),
     )
 
 
@@ -72,6 +74,12 @@ def _peer_link(device: Device) -> Link | None:
     """The fastest link that is not PCIe."""
     peers = [link for link in device.links if not link.name.lower().startswith(("pcie", "host"))]
     return max(peers, key=lambda link: link.bandwidth_bytes_per_s) if peers else None
+
+
+def _host_bytes_per_s(device: Device) -> Num:
+    """PCIe rate of one direction; generation 4 with 16 lanes where the file says nothing."""
+    hosts = [link for link in device.links if link.name.lower().startswith(("pcie", "host"))]
+    return hosts[0].bandwidth_bytes_per_s if hosts else 32e9
 
 
 def _require(device: Device, what: str, value: Any) -> None:

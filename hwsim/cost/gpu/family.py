@@ -106,3 +106,13 @@ def join(*parts: Any) -> Array:
     for column in as_text[1:]:
         key = np.char.add(np.char.add(key, "/"), column)
     return key
+
+
+PROTOCOLS = ("graph", "eager", "kineto", "engine")
+
+
+def protocol(backend: Any) -> Array:
+    """How a backend was timed: eager PyTorch events, kineto kernel spans, an engine's step, else graph replay."""
+    text = names(backend)
+    has = [np.char.find(text, word) >= 0 for word in ("eager", "vidur", "engine")]
+    return np.select(has, ["eager", "kineto", "engine"], "graph")

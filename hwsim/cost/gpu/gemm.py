@@ -14,7 +14,7 @@ import numpy as np
 
 from hwsim.cost.gpu.common import last_axis, pick, resident, smooth_max, waves
 from hwsim.cost.gpu.facts import Facts
-from hwsim.cost.gpu.family import Array, Column, Columns, Family, KernelTime, Parameter, join, names
+from hwsim.cost.gpu.family import Array, Column, Columns, Family, KernelTime, Parameter, join, names, protocol
 
 K_STEP = 64  # elements of K in one pipeline stage of the CUTLASS and cuBLAS main loops
 SMEM_TILE = 128 * 256  # output elements of the largest tile; one such block fills an SM's register file
@@ -31,7 +31,6 @@ GEMV_ROWS = {"bf16": 1, "fp16": 1, "int8": 4}
 UNSPLIT = ("fp8_blk",)
 """DeepGEMM kernels do not split K."""
 """Rows up to which libraries switch to a matrix-vector kernel without tensor cores."""
-PROTOCOLS = ("graph", "eager", "kineto", "engine")
 
 # (rows, columns) of the output that one thread block computes. Finer lists change the error by < 0.1 points.
 TILES = ((16, 64), (64, 64), (64, 128), (128, 128), (128, 256))
@@ -40,8 +39,9 @@ BLOCK_SCALED_TILES = ((64, 32), (64, 64), (64, 128), (128, 32), (128, 64), (128,
 
 P = Parameter
 PARAMETERS = (
-    P("launch_us", "kernel launch and drain, as the protocol sees it", "us", 2.5, 0.3, 120),
-    P("gemv_us", "the same for the matrix-vector kernel of very small m", "us", 2.2, 0.3, 120, classes=tuple(GEMV_ROWS)),
+    P("launch_kcycles", "kernel launch and drain, as the protocol sees it", "1000 cycles", 5.0, 0.4, 200),
+    P("gemv_kcycles", "the same for the matrix-vector kernel of very small m", "1000 cycles", 4.5, 0.4, 200,
+      classes=tuple(GEMV_ROWS)),
     P("power_eff", "share of peak that power and issue limits sustain over a long kernel", "1", 0.8, 0.2, 1.0),
     P("hardness", "1: hard waves, 0: stream-K or persistent blocks without a tail", "1", 0.6, 0.0, 1.0, "linear"),
     P("store_bytes_per_clk", "output bytes an SM stores in a clock, not overlapped with its main loop", "B", 15, 2, 300),
@@ -183,15 +183,15 @@ def quantization_s(s: Shape, f: Facts, p: Mapping[str, Any]) -> Any:
     return p["quant_bytes"] * elements * ((1.0 - warm) * slow + warm * np.minimum(fast, slow))
 
 
-def launch_s(s: Shape, b: Blocks, p: Mapping[str, Any]) -> Array:
+def launch_s(s: Shape, b: Blocks, f: Facts, p: Mapping[str, Any]) -> Array:
     """Launch floor, and the fix-up of a split K; int8 matrix-vector kernels reduce K inside a block for free."""
-    first: Any = p["launch_us"]
-    split = np.where(b.split > 1, p["split_us"], 0.0)
+    first: Any = p["launch_kcycles"]
+    split = np.where(b.split > 1, p["split_us"] * 1e-6, 0.0)
     if s.dtype in GEMV_ROWS:
         tiny = s.m <= GEMV_ROWS[s.dtype]
-        first = np.where(tiny, p["gemv_us"], first)
+        first = np.where(tiny, p["gemv_kcycles"], first)
         split = np.where(tiny, 0.0, split) if s.dtype == "int8" else split
-    return np.asarray((first + split) * 1e-6)
+    return np.asarray(first * 1e3 / _wide(f.clock_hz) + split)
 
 
 def gemm_time_s(columns: Columns, f: Facts, kernel_class: str, p: Mapping[str, Any]) -> KernelTime:
@@ -204,7 +204,7 @@ def gemm_time_s(columns: Columns, f: Facts, kernel_class: str, p: Mapping[str, A
     compute, l2, dram = compute_s(s, b, f, p), l2_s(s, b, f, p), dram_s(s, f, p)
     on_chip = smooth_max(compute, np.maximum(chain_s(s, b, f, p), l2))
     body = smooth_max(on_chip, dram)
-    fixed = launch_s(s, b, p)
+    fixed = launch_s(s, b, f, p)
     quantize = quantization_s(s, f, p)
     total = np.where(b.allowed, body + fixed, np.inf)
     chosen = np.argmin(total, axis=-1)[..., None]
@@ -221,13 +221,7 @@ def kernel_class(columns: Columns) -> Array:
     """``dtype@protocol``: bf16, fp8, fp8_blk, bf16+int4 ... and graph, eager, kineto or engine by the backend's name."""
     act, weight = names(columns["dtype_act"]), names(columns["dtype_weight"])
     dtype = np.where(act == weight, act, np.char.add(np.char.add(act, "+"), weight))
-    return np.char.add(np.char.add(dtype, "@"), protocol(names(columns["backend"])))
-
-
-def protocol(backend: Array) -> Array:
-    """How a backend was timed: eager PyTorch events, kineto kernel spans, an engine's step, else graph replay."""
-    has = [np.char.find(backend, word) >= 0 for word in ("eager", "vidur", "engine")]
-    return np.select(has, ["eager", "kineto", "engine"], "graph")
+    return np.char.add(np.char.add(dtype, "@"), protocol(columns["backend"]))
 
 
 def site(columns: Columns) -> Array:
@@ -255,6 +249,13 @@ def _lookup(dtype: Any) -> Array:
     return np.array([BYTES[str(u)] for u in unique])[index]
 
 
+FALLBACKS = {
+    "bf16": ("fp16",), "fp16": ("bf16",), "fp8": ("fp8_blk", "int8", "bf16", "fp16"), "fp8_blk": ("fp8", "int8", "bf16"),
+    "int8": ("fp8", "bf16", "fp16"), "fp4": ("fp8", "fp8_blk", "bf16"), "fp32": ("fp16", "bf16"),
+    **{f"{act}+{weight}": (f"bf16+{weight}", "bf16+int8", "bf16+int4", "bf16", "fp16")
+       for act in ("bf16", "fp16", "fp8") for weight in ("int4", "int8", "fp8", "fp4")},
+}  # fmt: skip
+
 FAMILY = Family(
     name="gemm",
     signature=("m", "n", "k", "dtype_act", "dtype_weight"),
@@ -274,4 +275,5 @@ FAMILY = Family(
     flop=flop,
     traffic_bytes=traffic_bytes,
     compute_dtype=lambda columns: names(columns["dtype_act"]),
+    fallbacks=FALLBACKS,
 )
