@@ -1,0 +1,225 @@
+"""Iteration time from the cost model: tables built once per (model, platform, parallelism), read in O(log knots).
+
+The tasks of a pass split into attention, whose time depends on the cached context, and the rest, which depends on
+the number of tokens only. Three broadcast calls of the analytic engine fill three tables: decode passes by
+(sequences, mean context), the rest of a prefill by tokens, prefill attention by (tokens, past). A mixed iteration is
+the rest at its total tokens + the attention of each part + one host overhead. Exact at the knots; linear between.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
+
+from hwsim.engine import analytic
+from hwsim.engine.estimate import Model
+from hwsim.errors import InputError
+from hwsim.ir.mapped import Mapping
+from hwsim.ir.platform import Platform
+from hwsim.ir.scenario import Scenario
+from hwsim.mapping.lower import lower
+from hwsim.serving.iteration_time import UNBOUNDED, Chunk
+
+Array = np.ndarray[Any, Any]
+_ATTENTION: Final = ("attention_prefill", "attention_decode")
+_TINY_S: Final = 1e-9
+
+
+@dataclass(frozen=True, slots=True)
+class Pricer:
+    """Calls the analytic engine for whole arrays of passes."""
+
+    model: Model
+    platform: Platform
+    scenario: Scenario
+    formats: Any
+
+    def split_s(self, phase: str, batch: Any, tokens: Any, past: Any) -> tuple[Array, Array, Array, float]:
+        """(attention s, rest s, dynamic energy J, host overhead s) of passes; arrays broadcast together."""
+        mapping = Mapping(self.scenario.mapper, self.scenario.tp, self.scenario.pp, self.scenario.ep)
+        graph = lower(self.model.graph(phase, batch, tokens, past, self.formats), self.platform, mapping)
+        timeline = analytic.run(graph, self.scenario.efficiency, check=False)
+        attention: Any = 0.0
+        rest: Any = 0.0
+        energy: Any = 0.0
+        for interval in timeline.intervals:
+            seconds = interval.cost.time_s * interval.task.count
+            energy = energy + interval.cost.energy_j * interval.task.count
+            if interval.task.kind in _ATTENTION:
+                attention = attention + seconds
+            else:
+                rest = rest + seconds
+        return np.asarray(attention), np.asarray(rest), np.asarray(energy), float(np.max(timeline.overhead_s))
+
+
+@dataclass(frozen=True, slots=True)
+class Axis:
+    """Sorted knots and their neighbours: positions outside are extrapolated from the last pair."""
+
+    knots: tuple[float, ...]
+
+    def locate(self, value: float) -> tuple[int, float]:
+        """(left knot, fraction of the way to the next)."""
+        left = min(max(bisect_right(self.knots, value) - 1, 0), len(self.knots) - 2)
+        low = self.knots[left]
+        return left, (value - low) / (self.knots[left + 1] - low)
+
+
+@dataclass(frozen=True, slots=True)
+class TabulatedTime:
+    """`IterationTime` read from tables (seconds). Rows of `decode_s` are numbers of sequences, columns contexts."""
+
+    sequences: Axis
+    contexts: Axis
+    decode_s: tuple[tuple[float, ...], ...]
+    decode_attention_s: tuple[tuple[float, ...], ...]
+    tokens: Axis
+    rest_s: tuple[float, ...]
+    chunk: Axis
+    past: Axis
+    chunk_attention_s: tuple[tuple[float, ...], ...]
+    overhead_s: float
+    _lines: dict[int, tuple[float, ...]] = field(default_factory=dict)
+
+    def decode_line(self, decodes: int, context: int) -> tuple[float, float, int]:
+        row = self._lines.get(decodes)
+        if row is None:
+            row = self._lines[decodes] = _between(self.decode_s, *self.sequences.locate(decodes))
+        knots = self.contexts.knots
+        mean = context / decodes
+        left = min(max(bisect_right(knots, mean) - 1, 0), len(knots) - 2)
+        slope = (row[left + 1] - row[left]) / (knots[left + 1] - knots[left])
+        first = row[left] + slope * (mean - knots[left]) + self.overhead_s
+        valid = int(knots[left + 1] - mean) + 1 if mean < knots[-1] else UNBOUNDED
+        return max(first, _TINY_S), max(slope, 0.0), valid
+
+    def iteration_s(self, decodes: int, context: int, chunks: Sequence[Chunk]) -> float:
+        if not chunks:
+            return self.decode_line(decodes, context)[0] if decodes else self.overhead_s + _TINY_S
+        tokens, total = decodes, self.overhead_s
+        for new, past in chunks:
+            tokens += new
+            total += _bilinear(self.chunk_attention_s, self.chunk.locate(new), self.past.locate(past))
+        if decodes:
+            total += _bilinear(
+                self.decode_attention_s, self.sequences.locate(decodes), self.contexts.locate(context / decodes)
+            )
+        left, share = self.tokens.locate(tokens)
+        total += self.rest_s[left] * (1 - share) + self.rest_s[left + 1] * share
+        return max(total, _TINY_S)
+
+
+def _between(table: Sequence[Sequence[float]], left: int, share: float) -> tuple[float, ...]:
+    if share == 0.0:
+        return tuple(table[left])
+    return tuple(a * (1 - share) + b * share for a, b in zip(table[left], table[left + 1], strict=True))
+
+
+def _bilinear(table: Sequence[Sequence[float]], row: tuple[int, float], column: tuple[int, float]) -> float:
+    (i, u), (j, v) = row, column
+    low = table[i][j] * (1 - v) + table[i][j + 1] * v
+    high = table[i + 1][j] * (1 - v) + table[i + 1][j + 1] * v
+    return max(0.0, low * (1 - u) + high * u)
+
+
+@dataclass(frozen=True, slots=True)
+class EngineTime:
+    """The tables with what they cost in accuracy: relative interpolation error at points between the knots."""
+
+    time: TabulatedTime
+    error_median: float
+    error_max: float
+    points: int
+    decode_power_w: float
+
+
+def from_engine(
+    model: Model,
+    platform: Platform,
+    scenario: Scenario,
+    formats: Any,
+    *,
+    max_batch: int = 256,
+    max_tokens: int = 16384,
+    max_context: int = 131072,
+) -> EngineTime:
+    """Build the tables. Raises InputError for limits below 2; the engine's own errors pass through."""
+    if min(max_batch, max_tokens, max_context) < 2:
+        raise InputError("tables need a batch, tokens and context of at least 2")
+    pricer = Pricer(model, platform, scenario, formats)
+    time, power = _tables(pricer, max_batch, max_tokens, max_context)
+    errors = _errors(pricer, time)
+    return EngineTime(time, float(np.median(errors)), float(errors.max()), len(errors), power)
+
+
+def _tables(pricer: Pricer, max_batch: int, max_tokens: int, max_context: int) -> tuple[TabulatedTime, float]:
+    batches = _knots(1, max_batch, dense_to=64)
+    contexts = _knots(1, max_context, dense_to=0)
+    tokens = _token_knots(max_tokens)
+    chunks, pasts = _knots(1, max_tokens, dense_to=0), np.concatenate([[0], _knots(16, max_context, dense_to=0)])
+    attention, rest, energy, overhead = pricer.split_s("decode", batches[:, None], 1, contexts[None, :] - 1)
+    shape = (len(batches), len(contexts))
+    decode_attention = np.broadcast_to(attention, shape)
+    decode = np.broadcast_to(attention + rest, shape)
+    _, prefill_rest, _, _ = pricer.split_s("prefill", 1, tokens, 0)
+    chunk_attention, _, _, _ = pricer.split_s("prefill", 1, chunks[:, None], pasts[None, :])
+    middle = (len(batches) // 2, len(contexts) // 2)
+    power = float(np.broadcast_to(energy, shape)[middle] / max(decode[middle], _TINY_S))
+    table = TabulatedTime(
+        Axis(_plain(batches)),
+        Axis(_plain(contexts)),
+        _rows(decode),
+        _rows(decode_attention),
+        Axis(_plain(tokens)),
+        tuple(np.broadcast_to(prefill_rest, tokens.shape).tolist()),
+        Axis(_plain(chunks)),
+        Axis(_plain(pasts)),
+        _rows(np.broadcast_to(chunk_attention, (len(chunks), len(pasts)))),
+        overhead,
+    )
+    return table, power
+
+
+def _errors(pricer: Pricer, time: TabulatedTime) -> Array:
+    """Relative error of decode and prefill passes half-way between knots of both axes."""
+    batches = np.unique(np.array([(a + b) // 2 for a, b in _pairs(time.sequences)][::3]))
+    contexts = np.array([(a + b) // 2 for a, b in _pairs(time.contexts)])
+    attention, rest, _, overhead = pricer.split_s("decode", batches[:, None], 1, contexts[None, :] - 1)
+    exact = np.broadcast_to(attention + rest + overhead, (len(batches), len(contexts)))
+    read = np.array([[time.decode_line(int(n), int(n * c))[0] for c in contexts] for n in batches])
+    tokens = np.array([(a + b) // 2 for a, b in _pairs(time.tokens)])
+    attention, rest, _, overhead = pricer.split_s("prefill", 1, tokens, 0)
+    exact_prefill = np.broadcast_to(attention + rest + overhead, tokens.shape)
+    read_prefill = np.array([time.iteration_s(0, 0, [(int(t), 0)]) for t in tokens])
+    return np.concatenate([np.abs(read / exact - 1).ravel(), np.abs(read_prefill / exact_prefill - 1)])
+
+
+def _pairs(axis: Axis) -> list[tuple[int, int]]:
+    knots = [int(k) for k in axis.knots]
+    return list(zip(knots, knots[1:], strict=False))
+
+
+def _knots(low: int, high: int, *, dense_to: int) -> Array:
+    """Integer knots: every one up to `dense_to`, then four an octave up to `high`."""
+    dense = np.arange(low, min(dense_to, high) + 1)
+    start = max(low, dense_to, 1)
+    octaves = max(1, int(np.ceil(4 * np.log2(max(high / start, 1.0001)))))
+    return np.unique(np.concatenate([dense, np.round(np.geomspace(start, high, octaves + 1)).astype(int)]))
+
+
+def _token_knots(high: int) -> Array:
+    """Knots for the number of tokens: kernels step at multiples of their tile rows, so multiples of 64, later 256."""
+    fine = np.concatenate([_knots(1, 64, dense_to=16), np.arange(64, 2049, 64), np.arange(2304, high + 256, 256)])
+    return np.unique(np.append(fine[fine <= high], high))
+
+
+def _plain(values: Array) -> tuple[float, ...]:
+    return tuple(float(v) for v in values)
+
+
+def _rows(table: Array) -> tuple[tuple[float, ...], ...]:
+    return tuple(tuple(row) for row in np.asarray(table, dtype=float).tolist())
