@@ -19,6 +19,7 @@ from hwsim.frontends.formats import Formats
 from hwsim.ir.numbers import Num
 from hwsim.ir.platform import Device, Platform
 from hwsim.ir.scenario import Scenario
+from hwsim.schema import families
 from hwsim.schema.loader import LoadedHardware, load_hardware, price_of
 
 if TYPE_CHECKING:
@@ -159,6 +160,8 @@ def _scenario(
         if name not in known:
             raise unknown_name("option", name, known)
     given = {name: value for name, value in options.items() if value is not None}
+    for name, value in platform.device.extra.get("native", {}).items():
+        given.setdefault(name, value)  # devices without a 16-bit matrix path say what they take
     given.setdefault("weights", native_16bit(platform.device))
     if given.get("engine", "analytic") not in ENGINES:
         raise unknown_name("engine", str(given["engine"]), ENGINES)
@@ -183,7 +186,8 @@ def vary(device: Device, changes: Mapping[str, Num | str]) -> Device:
     """A device with some fields replaced; values are SI numbers, arrays, or quantity strings.
 
     Paths: ``compute.UNIT.DTYPE.peak``, ``memories.NAME.read|write|size|latency``, ``links.NAME.bandwidth|latency``,
-    ``power.tdp|idle``. Raises UnknownNameError, UnitError.
+    ``power.tdp|idle``, ``overheads.launch|layer|step``, any field of a family section (``fpga.clock``).
+    Raises UnknownNameError, UnitError, InputError.
     """
     for path, value in changes.items():
         device = _vary_one(device, path, value)
@@ -200,20 +204,24 @@ _FIELDS: dict[str, dict[str, tuple[str, str]]] = {
     },
     "links": {"bandwidth": ("bandwidth_bytes_per_s", "bytes_per_s"), "latency": ("latency_s", "time")},
     "power": {"tdp": ("tdp_w", "power"), "idle": ("idle_w", "power")},
+    "overheads": {"launch": ("launch_s", "time"), "layer": ("layer_s", "time"), "step": ("step_s", "time")},
 }
 
 
 def _vary_one(device: Device, path: str, value: Num | str) -> Device:
     section, _, rest = path.partition(".")
     item, _, field = rest.rpartition(".")
+    if section in device.extra:
+        section_data = families.changed(section, device.extra[section], rest, value)
+        return device.with_(extra={**device.extra, section: section_data})
     if section not in _FIELDS:
         raise unknown_name("section of a device", section, _FIELDS, where=path)
     if field not in _FIELDS[section]:
         raise unknown_name(f"field of {section}", field, _FIELDS[section], where=path)
     attribute, dimension = _FIELDS[section][field]
     number = units.parse(value, dimension, where=path) if isinstance(value, str) else value
-    if section == "power":
-        return device.with_(power=replace(device.power, **{attribute: number}))
+    if section in ("power", "overheads"):
+        return device.with_(**{section: replace(getattr(device, section), **{attribute: number})})
     entries: Sequence[Any] = getattr(device, section)
     names = [f"{e.unit}.{e.dtype}" if section == "compute" else e.name for e in entries]
     if item not in names:

@@ -1,21 +1,26 @@
 """The one place that knows which file of `hwsim.cost` prices which kind of device.
 
 A family module exposes ``task_cost(task, platform) -> TaskCost``. To add a family: write its file and one line here.
+It may also expose ``plan(graph) -> graph`` (its own mapping choices, written into `Task.choice`, and the refusal of
+what the device cannot hold) and ``metrics(timelines) -> {name: Bracket}`` (figures that only this family has).
 """
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from types import ModuleType
 from typing import Final
 
 from hwsim.cost import roofline
 from hwsim.errors import unknown_name
-from hwsim.ir.mapped import Task
+from hwsim.ir.mapped import MappedGraph, Task
 from hwsim.ir.platform import Platform
-from hwsim.ir.result import TaskCost
+from hwsim.ir.result import Bracket, TaskCost, Timeline
 
 CostFunction = Callable[[Task, Platform], TaskCost]
+Plan = Callable[[MappedGraph], MappedGraph]
+Metrics = Callable[[Sequence[Timeline]], Mapping[str, Bracket]]
 
 FAMILIES: Final[dict[str, str]] = {
     "gpu": "hwsim.cost.gpu",
@@ -23,8 +28,8 @@ FAMILIES: Final[dict[str, str]] = {
     "npu": "hwsim.cost.generic",
     "cpu": "hwsim.cost.generic",
     "soc": "hwsim.cost.generic",
-    "fpga": "hwsim.cost.generic",
-    "wafer": "hwsim.cost.generic",
+    "fpga": "hwsim.cost.fpga",
+    "wafer": "hwsim.cost.wafer",
     "systolic": "hwsim.cost.generic",
 }
 
@@ -37,9 +42,26 @@ def cost_function(kind: str, efficiency: str = "calibrated") -> CostFunction:
     """
     if efficiency not in ("calibrated", "datasheet"):
         raise unknown_name("efficiency", efficiency, ("calibrated", "datasheet"))
-    if kind not in FAMILIES:
-        raise unknown_name("device kind", kind, FAMILIES)
+    module = _module(kind)
     if efficiency == "datasheet":
         return roofline.task_cost
-    function: CostFunction = importlib.import_module(FAMILIES[kind]).task_cost
+    function: CostFunction = module.task_cost
     return function
+
+
+def plan(graph: MappedGraph) -> MappedGraph:
+    """The graph with the choices of its device family made. Raises InfeasibleError where there is none."""
+    choose: Plan | None = getattr(_module(graph.platform.device.kind), "plan", None)
+    return graph if choose is None else choose(graph)
+
+
+def family_metrics(timelines: Sequence[Timeline]) -> dict[str, Bracket]:
+    """Metrics that only this device family has (none for most)."""
+    measure: Metrics | None = getattr(_module(timelines[0].graph.platform.device.kind), "metrics", None)
+    return {} if measure is None else dict(measure(timelines))
+
+
+def _module(kind: str) -> ModuleType:
+    if kind not in FAMILIES:
+        raise unknown_name("device kind", kind, FAMILIES)
+    return importlib.import_module(FAMILIES[kind])

@@ -13,6 +13,7 @@ import numpy as np
 
 from hwsim.cost import memory as budgets
 from hwsim.cost.peaks import compute_path
+from hwsim.cost.registry import family_metrics
 from hwsim.engine import analytic
 from hwsim.engine.fit import device_budget
 from hwsim.engine.metrics import Phase, summarize
@@ -66,6 +67,7 @@ def estimate(model: Model, platform: Platform, scenario: Scenario, formats: Any,
     phases = tuple(_phase(graph, platform, scenario, check) for graph in graphs)
     budget = device_budget(model, whole, graphs, platform, scenario)
     metrics = summarize(phases, platform, scenario, check=check)
+    metrics.update(family_metrics([phase.timeline for phase in phases]))
     return Estimate(
         model.name,
         platform,

@@ -17,6 +17,7 @@ from typing import Final
 
 import numpy as np
 
+from hwsim.cost import registry
 from hwsim.errors import InfeasibleError
 from hwsim.ir.mapped import MappedGraph, Mapping, Task
 from hwsim.ir.numbers import Num
@@ -67,9 +68,10 @@ def lower(graph: WorkloadGraph, platform: Platform, mapping: Mapping) -> MappedG
     if mapping.pipeline_parallel > 1:
         tasks.append(_pipeline_send(graph, platform, mapping.pipeline_parallel, tasks[-1].name))
     layers = sum({o.segment: o.repeat for o in graph.operators if o.segment not in ("embed", "head")}.values())
-    return MappedGraph(
+    mapped = MappedGraph(
         graph.name, graph.phase, platform, mapping, tuple(tasks), graph.tokens, graph.batch, layers, graph.notes
     )
+    return registry.plan(mapped)
 
 
 def _check_degrees(mapping: Mapping, platform: Platform) -> None:

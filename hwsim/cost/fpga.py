@@ -1,0 +1,301 @@
+"""FPGA overlays: instruction queues for loads, matrix work and vector work that run side by side.
+
+Machine (FlightLLM, arXiv 2401.03868, and its public profiler): `engines` cores, one a die region; each multiplies with
+chains of DSP slices in a matrix-matrix mode (tile mm_rows x mm_cols) or a matrix-vector mode (mv_cols outputs at a
+time) and is fed by its own group of memory channels. Ternary models add instead of multiply (arXiv 2406.02528).
+Formulas with their derivation: docs/formulas/fpga.md.
+
+- mac  = sum over matrices of padded MACs x density / (macs a cycle x clock x engines x sync)
+- ld   = bytes / (engines x weight_channels x channel rate x channel_efficiency x sync)
+- misc = element passes / (misc_lanes x clock x sync x min(rows, engines)); softmax and norms take two passes
+- phase = max(sum mac, sum ld) + sum misc: loads run ahead of the matrix queue, vector work waits for its result
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Final
+
+import numpy as np
+
+from hwsim.cost import fused
+from hwsim.cost.bracketed import bracketed, plain
+from hwsim.errors import InfeasibleError
+from hwsim.ir.mapped import MappedGraph, Task
+from hwsim.ir.numbers import Num
+from hwsim.ir.platform import Device, Platform
+from hwsim.ir.result import Bracket, TaskCost, Timeline
+from hwsim.ir.workload import Operator, Tensor
+
+# The simulator that the machine model follows agrees within 3 %; boards and other models are less certain.
+BAND: Final = 1.15
+_TWO_PASSES: Final = 2  # statistics first, then the values: softmax and norms
+_FUSED_IN_PREFILL: Final = ("silu_mul", "gelu_mul", "silu", "gelu", "relu")  # applied while tiles are written back
+_FREE: Final = ("rope",)  # applied to queries and keys on their way to the buffer
+
+
+def task_cost(task: Task, platform: Platform) -> TaskCost:
+    """Bracketed time of one execution in a planned graph (see `plan`)."""
+    o, device = _section(platform.device), platform.device
+    queues = _queues(task, device, o)
+    mac_bound = task.choice.get("mac_bound", True)
+    value = np.where(mac_bound, queues["mac"], queues["ld"]) + queues["misc"] + queues["start"]
+    run_w = max(o["power_run"] - float(np.max(device.power.idle_w)), 0.0)
+    return bracketed(plain(value), queues, _floors(task, device, o), BAND, run_w=run_w, model="fpga")
+
+
+def plan(graph: MappedGraph) -> MappedGraph:
+    """Check the resource budget, split fused projections, narrow the head, and find the queue that binds the phase.
+
+    Raises
+    ------
+    InfeasibleError: more DSP slices than the device has, a weight width without a datapath, or activations
+        that do not stay on chip.
+    """
+    device, o = graph.platform.device, _section(graph.platform.device)
+    _check_dsp(device, o)
+    widths = fused.widths(graph)
+    block = _block_format(graph)
+    tasks = [_prepared(task, graph, o, widths.get(task.name, ()), block) for task in graph.tasks]
+    for task in tasks:
+        _check_width(task, device, o)
+    mac: Num = 0.0
+    load: Num = 0.0
+    for task in tasks:
+        queues = _queues(task, device, o)
+        mac = mac + queues["mac"] * task.count
+        load = load + queues["ld"] * task.count
+    bound = np.asarray(mac) >= np.asarray(load)
+    return replace(graph, tasks=tuple(replace(t, choice={**t.choice, "mac_bound": bound}) for t in tasks))
+
+
+def metrics(timelines: Sequence[Timeline]) -> Mapping[str, Bracket]:
+    """Work of the last phase (one decode step): MACs with padding, loaded bytes, instructions."""
+    graph = timelines[-1].graph
+    o = _section(graph.platform.device)
+    macs: Num = 0.0
+    loaded: Num = 0.0
+    for task in graph.tasks:
+        macs = macs + _macs(task, o) * task.count
+        loaded = loaded + _loaded_bytes(task, o) * task.count
+    return {
+        "macs": Bracket(macs),
+        "loaded_bytes": Bracket(loaded),
+        "instructions": Bracket(macs / (o["mv_cols"] * o["mv_depth"])),
+        "dsp_used": Bracket(dsp_used(o)),
+    }
+
+
+def dsp_used(o: Mapping[str, Any]) -> Num:
+    """DSP slices of all cores: MACs a cycle over the products that one slice packs; none for ternary adders."""
+    return 0 if o["ternary"] else o["engines"] * max(o["mm_macs"], o["mv_macs"]) / o["macs_per_dsp"]
+
+
+def _section(device: Device) -> Mapping[str, Any]:
+    section: Mapping[str, Any] | None = device.extra.get("fpga")
+    if section is None:
+        raise InfeasibleError(
+            f"{device.name} has no fpga section: its overlay is not described", fix="add fpga: to its file"
+        )
+    return section
+
+
+def _check_dsp(device: Device, o: Mapping[str, Any]) -> None:
+    needed, have = dsp_used(o), float(np.min(device.units))
+    if needed > have:
+        raise InfeasibleError(
+            f"the overlay needs {needed - have:,.0f} DSP slices more than {device.name} has",
+            where=f"{device.name} fpga.engines x fpga.mm_macs / fpga.macs_per_dsp",
+            seen=f"{needed:,.0f} needed, {have:,.0f} on the device",
+            fix="lower fpga.mm_macs or fpga.engines",
+            budget={"dsp_needed": needed, "dsp": have, "dsp_missing": needed - have},
+        )
+
+
+def _check_width(task: Task, device: Device, o: Mapping[str, Any]) -> None:
+    for weight in task.operator.weights:
+        bits = weight.format.element_bits
+        if task.kind == "gemm" and bits > max(o["weight_bits"]):
+            raise InfeasibleError(
+                f"{device.name} has no {bits:g}-bit weight path: its chains take at most {max(o['weight_bits'])} bit, "
+                f"{bits - max(o['weight_bits']):g} bit too many",
+                where=task.name,
+                seen=weight.format.name,
+                fix="--weights int4 or int8",
+                budget={"bits": bits, "most_bits": max(o["weight_bits"])},
+            )
+
+
+def _block_format(graph: MappedGraph) -> Any:
+    inner = [t for t in graph.tasks if t.kind == "gemm" and t.operator.segment != "head" and t.operator.weights]
+    return inner[0].operator.weights[0].format if inner else None
+
+
+def _prepared(task: Task, graph: MappedGraph, o: Mapping[str, Any], widths: tuple[Num, ...], block: Any) -> Task:
+    if task.kind != "gemm":
+        return task
+    operator = task.operator
+    head = operator.segment == "head"
+    if head and o["quantized_head"] and block is not None:
+        operator = operator.with_(inputs=tuple(_narrowed(t, block) for t in operator.inputs))
+    rows = graph.tokens if head and o["head_all_tokens"] else operator.dims["m"]
+    choice = {**task.choice, "widths": widths, "densities": _densities(operator, widths, o), "rows": rows}
+    return replace(task, operator=operator, choice=choice)
+
+
+def _narrowed(tensor: Tensor, fmt: Any) -> Tensor:
+    wide = tensor.role == "weight" and tensor.format.element_bits > fmt.element_bits
+    return replace(tensor, format=fmt) if wide else tensor
+
+
+def _densities(operator: Operator, widths: tuple[Num, ...], o: Mapping[str, Any]) -> tuple[float, ...]:
+    """Kept share by matrix: the query and key projections, and the others; the head stays dense."""
+    if operator.segment == "head":
+        return (1.0,) * len(widths)
+    if len(widths) == 3 and operator.name.endswith("qkv"):
+        return (o["qk_density"], o["qk_density"], o["density"])
+    return (o["density"],) * len(widths)
+
+
+def _queues(task: Task, device: Device, o: Mapping[str, Any]) -> dict[str, Num]:
+    """Seconds of one execution in each queue; `start` are loads that nothing hides."""
+    rate = o["clock"] * o["engines"] * o["sync"]
+    load = load_bandwidth(device, o)
+    weights = _weight_bytes(task, o)
+    streamed = _loaded_bytes(task, o) - weights
+    vector_mode = _matrix_vector(task, o)
+    mac = np.where(vector_mode, _mv_slots(task, o) / o["mv_macs"], _mm_slots(task, o) / o["mm_macs"]) / rate
+    # a matrix-matrix burst begins when its weights are in the buffer; a matrix-vector one consumes them as they come
+    start = np.where(vector_mode, 0.0, weights / load)
+    ahead = np.where(vector_mode, weights, 0.0) + streamed
+    misc = _passes(task) / (o["misc_lanes"] * o["clock"] * o["sync"] * np.minimum(_rows(task), o["engines"]))
+    parts = {"mac": mac, "ld": ahead / load, "misc": misc, "start": start}
+    return {name: plain(seconds) for name, seconds in parts.items()}
+
+
+def load_bandwidth(device: Device, o: Mapping[str, Any]) -> Num:
+    """Bytes a second that the loads of all cores reach: each core its own channel group."""
+    channel = device.main_memory.read_bytes_per_s / o["channels"]
+    return channel * min(o["engines"] * o["weight_channels"], o["channels"]) * o["channel_efficiency"] * o["sync"]
+
+
+def _rows(task: Task) -> Num:
+    dims = task.operator.dims
+    if task.kind == "attention_prefill":
+        return dims["batch"] * dims["q_len"]
+    return dims.get("batch", 1) if task.kind == "attention_decode" else dims.get("rows", dims.get("m", 1))
+
+
+def _matrix_vector(task: Task, o: Mapping[str, Any]) -> Any:
+    """True where the matrix-vector mode is the faster one: few rows would leave a tile empty."""
+    if task.kind not in ("gemm", "attention_decode", "attention_prefill"):
+        return np.asarray(True)
+    return np.asarray(_mv_slots(task, o) / o["mv_macs"]) <= np.asarray(_mm_slots(task, o) / o["mm_macs"])
+
+
+def _up(value: Num, step: Num) -> Num:
+    return np.ceil(np.asarray(value) / step) * step
+
+
+def _kept(task: Task, o: Mapping[str, Any]) -> tuple[tuple[Num, float], ...]:
+    """Matrices of a projection as (width, density of the work): a fixed cascade computes the zeros too."""
+    widths = task.choice.get("widths", (task.operator.dims["n"],))
+    densities = task.choice.get("densities", (1.0,) * len(widths))
+    return tuple((w, d if o["chain"] == "sparse" else 1.0) for w, d in zip(widths, densities, strict=True))
+
+
+def _mv_slots(task: Task, o: Mapping[str, Any]) -> Num:
+    """MAC slots of the matrix-vector mode, padded to mv_cols outputs."""
+    dims, cols = task.operator.dims, o["mv_cols"]
+    if task.kind == "gemm":
+        rows = task.choice.get("rows", dims["m"]) * dims.get("batch", 1)
+        return sum((rows * dims["k"] * _up(w, cols) * d for w, d in _kept(task, o)), 0.0)
+    if task.kind == "attention_decode":
+        heads = dims["batch"] * dims["n_heads"]
+        return heads * (dims["head_dim"] * _up(dims["context"], cols) + dims["context"] * _up(dims["v_head_dim"], cols))
+    if task.kind == "attention_prefill":
+        heads, keys = dims["batch"] * dims["q_len"] * dims["n_heads"], dims["prefix"] + dims["q_len"]
+        return heads * (dims["head_dim"] * _up(keys, cols) + keys * _up(dims["v_head_dim"], cols))
+    return 0.0
+
+
+def _mm_slots(task: Task, o: Mapping[str, Any]) -> Num:
+    """MAC slots of the matrix-matrix mode, padded to output tiles; attention computes the whole score matrix."""
+    dims, cols = task.operator.dims, o["mm_cols"]
+    if task.kind == "gemm":
+        rows = _up(task.choice.get("rows", dims["m"]), o["mm_rows"]) * dims.get("batch", 1)
+        return sum((rows * dims["k"] * _up(w, cols) * d for w, d in _kept(task, o)), 0.0)
+    if task.kind == "attention_decode":
+        return _mv_slots(task, o) * o["mm_rows"]
+    if task.kind == "attention_prefill":
+        rows, keys = _up(dims["q_len"], o["mm_rows"]), dims["prefix"] + dims["q_len"]
+        width = dims["head_dim"] * _up(keys, cols) + keys * _up(dims["v_head_dim"], cols)
+        return dims["batch"] * dims["n_heads"] * rows * width
+    return 0.0
+
+
+def _macs(task: Task, o: Mapping[str, Any]) -> Num:
+    return plain(np.where(_matrix_vector(task, o), _mv_slots(task, o), _mm_slots(task, o)))
+
+
+def _weight_bytes(task: Task, o: Mapping[str, Any]) -> Num:
+    """Kept weights with the index of each, padded to whole instructions."""
+    weight = task.operator.weight_format
+    if task.kind != "gemm" or weight is None:
+        return sum((w.moved_bytes for w in task.operator.weights), 0)
+    densities = task.choice.get("densities", (1.0,) * len(task.choice.get("widths", (1,))))
+    widths = task.choice.get("widths", (task.operator.dims["n"],))
+    sizes = (_up(w, o["mv_cols"]) * d * _stored_bits(weight.bits, d, o) for w, d in zip(widths, densities, strict=True))
+    return task.operator.dims["k"] * sum(sizes) / 8
+
+
+def _stored_bits(bits: float, density: float, o: Mapping[str, Any]) -> float:
+    return bits + (o["index_bits"] if density < 1 and o["chain"] == "sparse" else 0.0)
+
+
+def _loaded_bytes(task: Task, o: Mapping[str, Any]) -> Num:
+    """Bytes that the load queue moves: weights, cache, and activations that do not stay on chip.
+
+    In the matrix-matrix mode the activations of a row tile pass once for every column tile: the buffer holds one.
+    """
+    cached = sum((t.moved_bytes for t in task.operator.inputs if t.role in ("kv_cache", "state")), 0)
+    loaded = _weight_bytes(task, o) + cached
+    if task.kind != "gemm":
+        return loaded
+    activations = sum((t.moved_bytes for t in task.operator.inputs if t.role == "activation"), 0)
+    tiles = sum((_up(w, o["mm_cols"]) / o["mm_cols"] * d for w, d in _kept(task, o)), 0.0)
+    spilled = 0.0 if o["on_chip_decode"] else activations * o["channel_efficiency"] / o["cross_efficiency"] * 2
+    return loaded + np.where(_matrix_vector(task, o), spilled, activations * tiles)
+
+
+def _passes(task: Task) -> Num:
+    """Element passes of the vector unit in one execution."""
+    dims, op = task.operator.dims, task.operator.op
+    if task.kind == "attention_decode":
+        return _TWO_PASSES * dims["batch"] * dims["n_heads"] * dims["context"]
+    if task.kind == "attention_prefill":  # the maximum is found while score tiles leave the chains: one pass is left
+        keys = dims["prefix"] + np.where(dims["causal"], dims["q_len"] / 2, dims["q_len"])
+        return dims["batch"] * dims["n_heads"] * dims["q_len"] * keys
+    if task.kind != "vector" or op in _FREE:
+        return 0.0
+    elements = dims["rows"] * dims["cols"]
+    if op in _FUSED_IN_PREFILL:
+        return elements * (np.asarray(dims["rows"]) <= 1)
+    added = sum(1 for t in task.operator.outputs if t.name.endswith("residual"))
+    return elements * (_TWO_PASSES + added if op.endswith("norm") else 1)
+
+
+def _floors(task: Task, device: Device, o: Mapping[str, Any]) -> dict[str, Num]:
+    """Seconds at datasheet peaks: kept operations at the widest packing, compulsory bytes, one element pass."""
+    floors: dict[str, Num] = {}
+    if task.kind in ("gemm", "attention_decode", "attention_prefill"):
+        peak = max(float(np.max(c.peak_flop_per_s)) for c in device.compute)
+        kept = min((d for _, d in _kept(task, o)), default=1.0) if task.kind == "gemm" else 1.0
+        slots = 2 * o["clock"] * o["engines"] * max(o["mm_macs"], o["mv_macs"])
+        floors["mac"] = task.operator.flop * kept / max(peak, slots)
+    cached = sum((t.moved_bytes for t in task.operator.inputs if t.role == "kv_cache"), 0)
+    weights = sum((w.moved_bytes for w in task.operator.weights), 0) if task.kind == "gemm" else 0
+    kept_bytes = weights * min(o["density"], o["qk_density"]) + cached
+    floors["ld"] = kept_bytes / device.main_memory.read_bytes_per_s
+    return floors
