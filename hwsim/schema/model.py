@@ -159,9 +159,32 @@ class ModelSpec(Strict):
                 raise _bad(f"the section {section!r} belongs to arch {arch!r} and only there", "change one of them")
         if self.positions == "learned" and not (self.position_rows or self.max_positions) and self.arch != "vision":
             raise _bad("learned positions need max_positions or position_rows", "give the table's rows")
+        if (self.positions == "relative") != (self.position_buckets > 0):
+            raise _bad(
+                "relative positions and position_buckets go together", "give the rows of the bias table, e.g. 32"
+            )
+        if (self.positions == "relative") and self.arch != "encoder-decoder":
+            raise _bad("relative positions belong to encoder-decoders", "choose another kind of positions")
+        self._nothing_ignored()
         if self.moe is not None and self.moe.first_dense_layers >= self.layers:
             raise _bad("first_dense_layers leaves no layer with experts", "it counts the first layers without experts")
         return self
+
+    def _nothing_ignored(self) -> None:
+        """A key that this architecture's builder does not read would be a silent lie."""
+        read = {"moe": ("decoder",), "mla": ("decoder",), "window": ("decoder",), "pooler": ("encoder",)}
+        for key, archs in read.items():
+            if getattr(self, key) and self.arch not in archs:
+                raise _bad(f"{key!r} has no meaning for arch {self.arch!r}", "remove it, or change arch")
+        for size, part in (("image_size", self.vision), ("latent_size", self.diffusion)):
+            if part is not None and part.patch > getattr(part, size):
+                raise _bad(f"patch exceeds {size}", "a picture holds at least one patch")
+        if self.encoder is not None and self.encoder.mel_bins and self.encoder.tokens is None:
+            raise _bad("mel_bins needs encoder.tokens", "an audio encoder has a fixed input length, e.g. 1500")
+        if self.norm_placement != "pre" and self.arch not in ("decoder", "encoder"):
+            raise _bad(
+                f"norm_placement {self.norm_placement!r} is not supported for arch {self.arch!r}", "leave it out"
+            )
 
 
 def _bad(what: str, fix: str) -> PydanticCustomError:

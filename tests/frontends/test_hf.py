@@ -270,3 +270,19 @@ def test_mutated_model_files_give_an_input_error_or_finite_counts(name: str, dat
         assert error.what and path.name in error.where
         return
     assert 0 < model.active_parameters <= model.parameters
+
+
+@pytest.mark.long
+@settings(max_examples=10_000)
+@given(st.sampled_from(sorted(CONFIGS)), st.data())
+def test_ten_thousand_mutated_configs(name: str, data: st.DataObject) -> None:
+    """T15 at full size: about two minutes."""
+    test_mutated_configs_give_an_input_error_or_finite_counts.hypothesis.inner_test(name, data)  # type: ignore[attr-defined]
+
+
+@pytest.mark.long
+@settings(max_examples=10_000)
+@given(st.sampled_from(sorted(content.catalog("model"))), st.data())
+def test_ten_thousand_mutated_model_files(name: str, data: st.DataObject) -> None:
+    """T14 at full size: about two minutes."""
+    test_mutated_model_files_give_an_input_error_or_finite_counts.hypothesis.inner_test(name, data)  # type: ignore[attr-defined]
