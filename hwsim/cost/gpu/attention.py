@@ -21,6 +21,7 @@ import numpy as np
 from hwsim.cost.gpu.common import Array, last_axis, resident
 from hwsim.cost.gpu.facts import Facts
 from hwsim.cost.gpu.family import Columns
+from hwsim.ir.workload import Operator
 
 THREADS_PER_SM: Final = (
     2048.0  # resident threads, every data-centre generation since Volta (CUDA C guide, table of compute capabilities)
@@ -72,13 +73,14 @@ def design(generation: str) -> KernelDesign:
 
 @dataclass(frozen=True, slots=True)
 class Heads:
-    """Arrays (rows,) of one call: sequences, query and KV heads, head dimension, bytes of a cached element."""
+    """Arrays (rows,) of one call: sequences, query and KV heads, head dimension, cached elements of a KV head."""
 
     batch: Array
     n_heads: Array
     n_kv_heads: Array
     head_dim: Array
     window: Array
+    row_elements: Array
     kv_bytes: float
     fp8: bool
 
@@ -94,7 +96,7 @@ class Heads:
     @property
     def row_bytes(self) -> Array:
         """Cached K and V bytes of one token and KV head."""
-        return 2.0 * self.head_dim * self.kv_bytes
+        return self.row_elements * self.kv_bytes
 
 
 def heads(columns: Columns, kernel_class: str) -> Heads:
@@ -102,7 +104,8 @@ def heads(columns: Columns, kernel_class: str) -> Heads:
     fp8 = kernel_class.startswith("fp8kv")
     value = {k: np.asarray(columns[k], dtype=np.float64) for k in ("batch", "n_heads", "n_kv_heads", "head_dim")}
     window = np.asarray(columns.get("window", 0.0), dtype=np.float64)
-    return Heads(**value, window=window, kv_bytes=1.0 if fp8 else 2.0, fp8=fp8)
+    row = np.asarray(columns.get("kv_row_elements", 2.0 * value["head_dim"]), dtype=np.float64)
+    return Heads(**value, window=window, row_elements=row, kv_bytes=1.0 if fp8 else 2.0, fp8=fp8)
 
 
 def choose_splits(blocks: Array, tiles: Array, slots: Any, most: int) -> Array:
@@ -111,7 +114,7 @@ def choose_splits(blocks: Array, tiles: Array, slots: Any, most: int) -> Array:
     blocks: thread blocks without splits; tiles: KV tiles of one block; slots: blocks that run at once. A grid that
     fills 80 % of the slots is not split.
     """
-    splits = _SPLITS[_SPLITS <= most]
+    splits = _SPLITS[: np.searchsorted(_SPLITS, most, side="right")]
     wave = last_axis(blocks) * splits / last_axis(slots)
     allowed = (splits <= last_axis(tiles)) & (splits <= last_axis(slots))
     efficiency = np.where(allowed | (splits == 1), wave / np.ceil(wave), 0.0)
@@ -153,7 +156,18 @@ def append_s(tokens: Array, h: Heads, f: Facts, byte_s: Array, p: Mapping[str, A
     return np.asarray((issue**4 + moved**4) ** 0.25)
 
 
-def protocol(backend: Any) -> Array:
-    """``engine`` for work inside a serving engine (KV cold in DRAM), ``graph`` for replayed benchmarks."""
-    name = np.atleast_1d(np.asarray(backend, dtype=str))
-    return np.where(name == "engine", "engine", "graph")
+def head_columns(operator: Operator) -> dict[str, Any]:
+    """CSV columns that both families take, from an operator inside a serving engine.
+
+    Kernels with different key and value widths (MLA) count as their mean width: 2 (d + d_v) FLOP a pair. Cached
+    elements of a token and KV head come from the cache tensor where there is one, so that a latent is not read twice.
+    """
+    dims = operator.dims
+    caches = [t for t in (*operator.inputs, *operator.outputs) if t.role == "kv_cache"]
+    narrow = bool(caches) and caches[0].format.element_bits <= 8
+    width = (np.asarray(dims["head_dim"]) + np.asarray(dims.get("v_head_dim", dims["head_dim"]))) / 2.0
+    columns: dict[str, Any] = {"head_dim": width, "window": dims.get("window", 0), "backend": "engine"}
+    columns |= {k: dims[k] for k in ("batch", "n_heads", "n_kv_heads")}
+    if caches:
+        columns["kv_row_elements"] = np.asarray(caches[0].shape[-1]) / np.asarray(dims["n_kv_heads"])
+    return columns | {"dtype": "bf16", "kv_dtype": "fp8" if narrow else "bf16"}

@@ -1,4 +1,4 @@
-"""Decode attention: one query token a sequence streams its KV cache through padded GQA tiles, in splits that fill the GPU.
+"""Decode attention: one query token a sequence streams its KV cache through padded tiles, in splits that fill the GPU.
 
 A block takes one KV head of one sequence (or one split of it). Its KV tiles are bound by padded matrix work, by the
 bytes one SM can stream, or all blocks together by DRAM (L2 where a replayed cache is resident). Around the main
@@ -25,12 +25,15 @@ from hwsim.cost.gpu.attention import (
     byte_cost,
     choose_splits,
     design,
+    head_columns,
     heads,
 )
 from hwsim.cost.gpu.attention_prefill import COMMON_COLUMNS, FALLBACKS, kernel_class, site
 from hwsim.cost.gpu.common import Array, smooth_max
 from hwsim.cost.gpu.facts import Facts
 from hwsim.cost.gpu.family import Column, Columns, Family, KernelTime, Parameter, names
+from hwsim.ir.platform import Platform
+from hwsim.ir.workload import Operator
 
 EXPOSED_EXP: Final = 0.9  # part of the exponentials that no MMA hides, as fitted on long prefill
 
@@ -70,7 +73,7 @@ class Work:
 
 
 def split_work(h: Heads, context: Array, kernel: KernelDesign, f: Facts, p: Mapping[str, Any]) -> Work:
-    """Tiles and splits of one call. FlashAttention-2 splits GQA only, over two blocks an SM; a window caps the tokens."""
+    """Tiles and splits of a call. FlashAttention-2 splits GQA only, over two blocks an SM; a window caps the tokens."""
     windowed = (h.window > 0) & (context + 1.0 > h.window)
     tokens = np.where(windowed, h.window, context + 1.0)
     width = np.where(h.head_dim <= 128, 128.0, 64.0)
@@ -154,6 +157,12 @@ def traffic_bytes(c: Columns) -> Array:
     kv = np.vectorize(BYTES.__getitem__, otypes=[float])(names(c["kv_dtype"]))
     cache = 2.0 * c["n_kv_heads"] * (_read_tokens(c) * kv + 2.0)
     return np.asarray(c["batch"] * c["head_dim"] * (cache + 4.0 * np.asarray(c["n_heads"])))
+
+
+def columns_of(operator: Operator, platform: Platform) -> dict[str, Any]:
+    """CSV columns of an operator; its `context` counts the new token, the column does not."""
+    context = np.maximum(np.asarray(operator.dims["context"], dtype=np.float64) - 1.0, 0.0)
+    return {**head_columns(operator), "context_len": context}
 
 
 FAMILY: Final = Family(

@@ -23,12 +23,14 @@ from hwsim.cost.gpu.attention import (
     byte_cost,
     choose_splits,
     design,
+    head_columns,
     heads,
-    protocol,
 )
 from hwsim.cost.gpu.common import Array, smooth_max
 from hwsim.cost.gpu.facts import Facts
-from hwsim.cost.gpu.family import Column, Columns, Family, KernelTime, Parameter, join, names
+from hwsim.cost.gpu.family import Column, Columns, Family, KernelTime, Parameter, join, names, protocol
+from hwsim.ir.platform import Platform
+from hwsim.ir.workload import Operator
 
 ROWS: Final = 128.0  # query rows of a tile
 COLUMNS: Final = {"flash2": 64.0, "flash3": 128.0, "blackwell": 128.0}  # KV columns of a main-loop step
@@ -55,7 +57,7 @@ PARAMETERS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """Tiles of a call (arrays over rows): tiles a head, KV columns of all tiles of a head, of the longest, heads, splits."""
+    """Tiles of a call, arrays over rows: of a head, KV columns of all of them and of the longest, heads, splits."""
 
     tiles: Array
     kv_sum: Array
@@ -143,7 +145,7 @@ def _quantize_s(h: Heads, tokens: Array, byte_s: Array) -> Array:
 
 
 def causal_pairs(seq: Any, prefix: Any, window: Any) -> Array:
-    """Exact query-key pairs of `seq` new tokens after `prefix`: sum over i of min(prefix + i, window); window 0 is none."""
+    """Exact query-key pairs of `seq` new tokens after `prefix`: sum of min(prefix + i, window); window 0 is none."""
     seq, prefix, window = (np.asarray(v, dtype=np.float64) for v in (seq, prefix, window))
     width = np.where(window > 0, window, NO_WINDOW)
     growing = np.clip(width - prefix, 0.0, seq)  # queries that still see everything before them
@@ -169,12 +171,22 @@ def kernel_class(c: Columns) -> Array:
     """``bf16kv@graph``, ``fp8kv@engine``: cache format and protocol."""
     kv = names(c["kv_dtype"])
     cache = np.where((kv == "fp8") | (kv == "int8"), "fp8kv@", "bf16kv@")
-    return np.char.add(cache, protocol(c.get("backend", "engine")))
+    engine = protocol(c.get("backend", "engine")) == "engine"
+    return np.char.add(cache, np.where(engine, "engine", "graph"))
 
 
 def site(c: Columns) -> Array:
     """Head configuration: no cross-validation fold splits one."""
     return join(c["n_heads"], c["n_kv_heads"], c["head_dim"])
+
+
+def columns_of(operator: Operator, platform: Platform) -> dict[str, Any]:
+    """CSV columns of an operator. Bidirectional calls become causal with (s - 1) / 2 more prefix: equal pairs."""
+    dims = operator.dims
+    prefix = np.asarray(dims.get("prefix", 0), dtype=np.float64)
+    both_ways = 1.0 - np.asarray(dims.get("causal", 1), dtype=np.float64)
+    more = {"seq_len": dims["q_len"], "prefix": prefix + both_ways * (np.asarray(dims["q_len"]) - 1.0) / 2.0}
+    return {**head_columns(operator), **more}
 
 
 COMMON_COLUMNS: Final = (
