@@ -132,17 +132,17 @@ class Machine:
         """
         index = self.level(name)
         level = self.levels[index]
-        if index in (0, len(self.levels) - 1):
-            raise InputError("only a level between the nearest and the farthest is split", where=self.name, seen=name)
+        if index == len(self.levels) - 1 or level.group:
+            raise InputError("the last level and a split level cannot be split", where=self.name, seen=name)
         near = replace(level, group=level.memory, fanout=1)
         far = replace(level, group=level.memory, name=f"{level.name}+")
         return replace(self, levels=(*self.levels[:index], near, far, *self.levels[index + 1 :]))
 
 
 def _check(machine: Machine) -> None:
-    if not 2 <= len(machine.levels) <= 6:
+    if not 2 <= len(machine.levels) <= 9:
         raise InputError(
-            "a tiling machine has 2 to 6 storage levels", where=machine.name, seen=f"{len(machine.levels)} levels"
+            "a tiling machine has 2 to 5 storage levels (9 with split ones)", where=machine.name, seen=f"{len(machine.levels)} levels"
         )
     for item in machine.levels:
         _check_level(machine.name, item)

@@ -16,6 +16,7 @@ from hwsim.mapping.problem import Gemm
 
 # What the loops of one dimension may claim at one level.
 CLOSED, STATIONARY, SOLO = 0, 1, 2
+CORRIDOR = 2  # a node is contracted if that at most doubles the arcs at it: LPs like columns better than rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,6 @@ class State:
     running: bool
     fetches: tuple[Fetch, ...]
     partial: tuple[tuple[int, int, int], ...]
-    held_near: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,8 +114,8 @@ class _Builder:
             for i, level in enumerate(self.machine.levels[:-1])
             if level.fanout > 1 and DIMS[dim] in level.dims and self.extent > 1
         ]
+        self.even = all(self.extent % e == 0 for e in self.admissible)
         self.arcs: list[Arc] = []
-        self.nodes: dict[tuple[int, State], int] = {}
 
     def build(self) -> PathGraph:
         start = State(1, False, (Fetch(-1, -1, 1, 1, 1),), ())
@@ -141,7 +141,7 @@ class _Builder:
         for spread in self._spreads(level, state.tile):
             for loop in self._loops(level, state.tile * spread):
                 for claim in self._claims(state, loop, level):
-                    for keep in self._keeps(level, state):
+                    for keep in self._keeps(level, state, loop):
                         out.append(self._step(level, state, node, Mark(level, 0, loop, spread, claim, keep)))
         return out
 
@@ -163,43 +163,53 @@ class _Builder:
             return (CLOSED,)
         if level == self.last:
             return (CLOSED, STATIONARY) if loop > 1 else (CLOSED,)
+        if self._is_far(level):  # one loop at most runs between the halves
+            return (SOLO,) if loop > 1 else (CLOSED, SOLO)
         return (CLOSED, STATIONARY, SOLO) if loop > 1 else (CLOSED, SOLO)
 
-    def _keeps(self, level: int, state: State) -> tuple[bool, ...]:
+    def _is_far(self, level: int) -> bool:
+        """Whether this is the far half of a split memory."""
+        return level > 0 and self.machine.levels[level].memory == self.machine.levels[level - 1].memory
+
+    def _keeps(self, level: int, state: State, loop: int) -> tuple[bool, ...]:
+        """Near half: whether the memory holds the tensor. Far half: whether it is there rather than in the near one."""
         item, name = self.machine.levels[level], TENSORS[self.tensor]
         if name not in item.keep:
             return (False,)
-        if item.group and level > 0 and self.machine.levels[level - 1].memory == item.memory:
-            if state.held_near:
-                return (False,)
-        elif item.group and level < self.last and self.machine.levels[level + 1].memory == item.memory:
-            return (True, False)
+        if self._is_far(level):
+            own = any(f.child == level - 1 for f in state.fetches)
+            return (False, True) if own and loop == 1 else (False,)
         return (True, False) if name in item.bypass else (True,)
 
     def _step(self, level: int, state: State, node: int, mark: Mark) -> tuple[State, Arc]:
         tile = state.tile * mark.spread * mark.loop
-        run = mark.loop if mark.claim in (STATIONARY, SOLO) else 1
-        running = mark.claim == SOLO
-        bill = _Bill(self)
+        far, bill = self._is_far(level), _Bill(self)
         pending = []
         for f in state.fetches:
-            beyond = f.parent == -1
-            chunk = f.chunk * (mark.spread if beyond else 1) * (run if state.running else 1)
-            fan = f.fan * (mark.spread if beyond else 1)
-            grown = Fetch(f.child, level if beyond and mark.keep else f.parent, fan, chunk, f.held)
-            if grown.parent >= 0 and (not (state.running and running) or level == self.last):
+            grown = self._grow(f, level, state, mark, far)
+            stays = far and mark.keep and f.child == level - 1
+            if grown.parent >= 0 and not stays and (not state.running or mark.claim != SOLO or level == self.last):
                 bill.fetch(grown)
             else:
                 pending.append(grown)
-        if mark.keep and level < self.last:
-            pending.append(Fetch(level, -1, 1, tile, tile))
+        if mark.keep and not far and level < self.last:
+            pending.append(Fetch(level, -1, 1, tile, 1 if self.even else tile))
         partial = self._partial(level, state, mark, tile, bill)
-        after = State(tile, running or mark.keep, tuple(pending), partial, self._near(level, state, mark))
+        running = mark.claim == SOLO or mark.keep
+        after = State(tile, running and state.running or mark.keep, tuple(pending), partial)
         if level == self.last:
             after = State(0, False, (), ())
         log_steps = self._log_steps(state.tile, mark.spread)
         placed = Mark(level, tile, mark.loop, mark.spread, mark.claim, mark.keep)
         return after, Arc(node, -1, (placed,), bill.energy, tuple(bill.words), log_steps)
+
+    def _grow(self, f: Fetch, level: int, state: State, mark: Mark, far: bool) -> Fetch:
+        """A fetch after the loops of one level: more reuse while it runs, wider while its parent is not met."""
+        beyond = f.parent == -1
+        wider = mark.spread if beyond else 1
+        longer = mark.loop if state.running and mark.claim in (STATIONARY, SOLO) else 1
+        parent = level if beyond and mark.keep and not far else f.parent
+        return Fetch(f.child, parent, f.fan * wider, f.chunk * wider * longer, f.held)
 
     def _log_steps(self, tile: int, spread: int) -> float:
         """Log of the factor by which a spread shortens the walk along the dimension.
@@ -212,13 +222,6 @@ class _Builder:
             return math.log((whole * tile + min(rest, tile)) / self.extent)
         return -math.log(spread)
 
-    def _near(self, level: int, state: State, mark: Mark) -> bool:
-        """Whether the nearer half of a split memory holds the tensor (forgotten once past the farther half)."""
-        item = self.machine.levels[level]
-        if level < self.last and item.group and self.machine.levels[level + 1].memory == item.memory:
-            return mark.keep
-        return False
-
     def _partial(
         self, level: int, state: State, mark: Mark, tile: int, bill: _Bill
     ) -> tuple[tuple[int, int, int], ...]:
@@ -226,12 +229,12 @@ class _Builder:
         if self.tensor != 2:
             return ()
         rows = [(at, held, fan * mark.spread) for at, held, fan in state.partial]
-        if mark.keep:
-            rows.append((level, tile, 1))
+        if mark.keep and not self._is_far(level):
+            rows.append((level, 1 if self.even else tile, 1))
         if any(j >= level for j in self.spread_levels):
             return tuple(rows)
         for at, held, fan in rows:
-            bill.begin(at, min(fan, -(-self.extent // held)))
+            bill.begin(at, fan if self.even else min(fan, -(-self.extent // held)))
         return ()
 
 
@@ -292,7 +295,7 @@ def _contract(graph: PathGraph) -> list[Arc]:
         into.setdefault(arc.target, {})[id(arc)] = arc
         out.setdefault(arc.source, {})[id(arc)] = arc
     for node in sorted(set(into) & set(out)):
-        if len(into[node]) * len(out[node]) > len(into[node]) + len(out[node]):
+        if len(into[node]) * len(out[node]) > CORRIDOR * (len(into[node]) + len(out[node])):
             continue
         first, second = into.pop(node), out.pop(node)
         for arc in first.values():

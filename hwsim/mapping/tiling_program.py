@@ -93,7 +93,7 @@ def _largest(machine: Machine, gemm: Gemm, level: int) -> tuple[int, int, int]:
         return (2 * gemm.m + 64, 2 * gemm.n + 64, 2 * gemm.k + 64)
     forced = [v for v in range(3) if TENSORS[v] in item.keep and TENSORS[v] not in item.bypass and not item.group]
     if sum(machine.widths[v] for v in forced) > room:
-        raise _does_not_fit(machine, level, forced)
+        raise does_not_fit(machine, level, forced)
     out = []
     for d in range(3):
         slope = sum(machine.widths[v] for v in forced if IRRELEVANT[v] != d)
@@ -102,7 +102,7 @@ def _largest(machine: Machine, gemm: Gemm, level: int) -> tuple[int, int, int]:
     return (out[0], out[1], out[2])
 
 
-def _does_not_fit(machine: Machine, level: int, forced: list[int]) -> InfeasibleError:
+def does_not_fit(machine: Machine, level: int, forced: list[int]) -> InfeasibleError:
     item = machine.levels[level]
     need = sum(machine.widths[v] for v in forced) * (2 if item.double_buffer else 1)
     names = ", ".join(TENSORS[v] for v in forced)
@@ -151,7 +151,7 @@ def _cheapest(graph: PathGraph) -> float:
     return best[graph.sink]
 
 
-def _marked(tp: TilingProgram, d: int, level: int) -> tuple[Array, list[Mark]]:
+def marked(tp: TilingProgram, d: int, level: int) -> tuple[Array, list[Mark]]:
     """Columns of the arcs of dimension d that decide `level`, with their marks."""
     columns, marks = [], []
     for arc, column in zip(tp.graphs[d].arcs, tp.arcs[d], strict=True):
@@ -165,14 +165,14 @@ def _marked(tp: TilingProgram, d: int, level: int) -> tuple[Array, list[Mark]]:
 def _add_orders(tp: TilingProgram) -> None:
     """One stationary dimension a level; reuse through a level needs the other two to have no loop there."""
     for level in range(1, len(tp.machine.levels)):
-        marked = [_marked(tp, d, level) for d in range(3)]
-        still = [c for columns, marks in marked for c, m in zip(columns, marks, strict=True) if m.claim == STATIONARY]
+        decided = [marked(tp, d, level) for d in range(3)]
+        still = [c for columns, marks in decided for c, m in zip(columns, marks, strict=True) if m.claim == STATIONARY]
         if still:
             tp.program.at_most(still, 1.0, f"stationary {level}")
         for d in range(3):
-            solo = [c for c, m in zip(*marked[d], strict=True) if m.claim == SOLO]
+            solo = [c for c, m in zip(*decided[d], strict=True) if m.claim == SOLO]
             for other in range(3):
-                busy = [c for c, m in zip(*marked[other], strict=True) if m.loop > 1]
+                busy = [c for c, m in zip(*decided[other], strict=True) if m.loop > 1]
                 if other != d and solo and busy:
                     tp.program.at_most([*solo, *busy], 1.0, f"solo {DIMS[d]} {level}")
 
@@ -180,9 +180,9 @@ def _add_orders(tp: TilingProgram) -> None:
 def _add_disjunctions(tp: TilingProgram) -> None:
     """Per level, far to near: which dimension is innermost, or no loop at all. Bounds are tight once this is known."""
     for level in range(len(tp.machine.levels) - 1, 0, -1):
-        marked = [_marked(tp, d, level) for d in range(3)]
-        loops = [[c for c, m in zip(*marked[d], strict=True) if m.loop > 1] for d in range(3)]
-        claims = [[c for c, m in zip(*marked[d], strict=True) if m.claim] for d in range(3)]
+        decided = [marked(tp, d, level) for d in range(3)]
+        loops = [[c for c, m in zip(*decided[d], strict=True) if m.loop > 1] for d in range(3)]
+        claims = [[c for c, m in zip(*decided[d], strict=True) if m.claim] for d in range(3)]
         ways = [[c for other in range(3) if other != d for c in claims[other]] for d in range(3) if loops[d]]
         if any(loops):
             ways.append([c for columns in loops for c in columns])
@@ -215,19 +215,19 @@ def masks_of(machine: Machine, level: int) -> list[tuple[bool, bool, bool]]:
 
 def _add_capacity(tp: TilingProgram, level: int) -> None:
     """One column per largest tile that fits, for each set of held tensors; paths stay within the chosen one."""
-    marked = [_marked(tp, d, level) for d in range(3)]
-    values = [np.unique([m.tile for m in marks]) for _, marks in marked]
+    decided = [marked(tp, d, level) for d in range(3)]
+    values = [np.unique([m.tile for m in marks]) for _, marks in decided]
     rows = []
     masks = masks_of(tp.machine, level)
     for mask in masks:
         triples = maximal_tiles(values, mask, tp.machine.widths, capacity(tp.machine, level))
         rows.extend((mask, *t) for t in triples)
     if not rows:
-        raise _does_not_fit(tp.machine, level, [v for v in range(3) if masks[0][v]])
+        raise does_not_fit(tp.machine, level, [v for v in range(3) if masks[0][v]])
     chosen = tp.program.columns(len(rows))
     tp.program.one_hot(chosen, f"tile {level}")
     for d in range(3):
-        columns, marks = marked[d]
+        columns, marks = decided[d]
         sizes = np.array([r[1 + d] for r in rows])
         tp.program.link_down((chosen, sizes), (columns, np.array([m.tile for m in marks])), f"{DIMS[d]} in {level}")
         v = TENSOR_OF_DIM[d]
@@ -255,10 +255,10 @@ def maximal_tiles(
     at = np.searchsorted(values[2], bound, side="right") - 1
     fits = at >= 0
     triples = np.stack([m[fits], n[fits], values[2][at[fits]]], axis=1)
-    return _antichain(triples)
+    return antichain(triples)
 
 
-def _antichain(points: Array) -> list[tuple[int, int, int]]:
+def antichain(points: Array) -> list[tuple[int, int, int]]:
     """Points that no other point reaches in every coordinate."""
     order = np.lexsort((-points[:, 2], -points[:, 1], -points[:, 0])) if len(points) else np.arange(0)
     kept: list[tuple[int, int, int]] = []
@@ -276,14 +276,14 @@ def _add_spreads(tp: TilingProgram) -> None:
     for level, item in enumerate(tp.machine.levels[:-1]):
         if item.fanout == 1:
             continue
-        marked = [_marked(tp, d, level + 1) for d in range(3)]
-        values = [np.unique([m.spread for m in marks]) for _, marks in marked]
+        decided = [marked(tp, d, level + 1) for d in range(3)]
+        values = [np.unique([m.spread for m in marks]) for _, marks in decided]
         grid = np.stack([g.ravel() for g in np.meshgrid(*values, indexing="ij")], axis=1)
         triples = grid[np.prod(grid, axis=1) <= item.fanout]
         chosen = tp.program.columns(len(triples))
         tp.program.one_hot(chosen, f"spread {level}")
         for d in range(3):
-            used = (marked[d][0], np.array([m.spread for m in marked[d][1]]))
+            used = (decided[d][0], np.array([m.spread for m in decided[d][1]]))
             tp.program.link_equal((chosen, triples[:, d]), used, f"{DIMS[d]} over {level}")
         tp.spread[level] = (chosen, triples)
 
@@ -351,10 +351,17 @@ def read_tiling(tp: TilingProgram, solution: Array) -> Tiling:
     temporal = tuple((marks[0][i].loop, marks[1][i].loop, marks[2][i].loop) for i in range(levels))
     spatial = tuple((marks[0][i].spread, marks[1][i].spread, marks[2][i].spread) for i in range(1, levels))
     order = tuple(_order([marks[d][i] for d in range(3)]) for i in range(levels))
-    keep = tuple(
-        "".join(TENSORS[v] for v in range(3) if marks[IRRELEVANT[v]][i].keep) for i in range(levels)
-    )
+    keep = tuple(_held(tp.machine, [marks[IRRELEVANT[v]] for v in range(3)], i) for i in range(levels))
     return Tiling(temporal, spatial, order, keep)
+
+
+def _held(machine: Machine, marks: list[list[Mark]], level: int) -> str:
+    """Tensors held at a level; in a split memory the far half's mark takes a tensor out of the near half."""
+    last = len(machine.levels) - 1
+    next_is_far = level < last and machine.levels[level + 1].memory == machine.levels[level].memory
+    return "".join(
+        TENSORS[v] for v in range(3) if marks[v][level].keep and not (next_is_far and marks[v][level + 1].keep)
+    )
 
 
 def _walk(by_source: dict[int, Arc], sink: int) -> list[Mark]:
