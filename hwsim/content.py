@@ -33,6 +33,7 @@ HARDWARE_KINDS: Final = ("accelerator", "node", "cluster", "memory")
 _SUFFIXES: Final = (".yaml", ".yml", ".json", ".py")
 # One cheap look at the head of a file finds its aliases; the strict reader checks them when the file is loaded.
 _ALIASES: Final = re.compile(r"^aliases:[ \t]*\[([^\]]*)\]", re.MULTILINE)
+_SCHEMA: Final = re.compile(r"^schema:[ \t]*hwsim/([a-z]+)@", re.MULTILINE)
 _HEAD_BYTES: Final = 4096
 
 
@@ -62,14 +63,23 @@ def search_roots() -> list[Path]:
     return roots
 
 
-def _folders(kind: str) -> Iterator[Path]:
-    """Folders that may hold files of `kind`; a HWSIM_PATH folder may also hold the files directly."""
+def _files(kind: str) -> Iterator[Path]:
+    """Files of `kind`, nearest folder first; a HWSIM_PATH folder may also hold files of several kinds directly."""
+    flat = os.environ.get("HWSIM_PATH", "").split(os.pathsep)
     for base in search_roots():
         nested = base / KINDS[kind]
         if nested.is_dir():
-            yield nested
-        elif str(base) in os.environ.get("HWSIM_PATH", "").split(os.pathsep) and base.is_dir():
-            yield base
+            yield from sorted(nested.iterdir())
+        elif str(base) in flat and base.is_dir():
+            yield from (path for path in sorted(base.iterdir()) if _declares(path, kind))
+
+
+def _declares(path: Path, kind: str) -> bool:
+    """True if a file outside the content folders says that it is of `kind` (mappers are Python, models also JSON)."""
+    if path.suffix not in (".yaml", ".yml"):
+        return (path.suffix, kind) in ((".py", "mapper"), (".json", "model"))
+    match = _SCHEMA.search(_head(path, path.stat().st_mtime_ns))
+    return match is not None and match.group(1) in (kind, f"{kind}s")
 
 
 def normalize(name: str) -> str:
@@ -83,24 +93,23 @@ def normalize(name: str) -> str:
 def catalog(kind: str) -> dict[str, Path]:
     """Canonical name -> file of all content of a kind; nearer folders win over shipped ones."""
     found: dict[str, Path] = {}
-    for folder in _folders(kind):
-        for path in sorted(folder.iterdir()):
-            if path.suffix in _SUFFIXES and path.is_file() and not path.name.startswith(("_", ".")):
-                found.setdefault(path.stem, path)
+    for path in _files(kind):
+        if path.suffix in _SUFFIXES and path.is_file() and not path.name.startswith(("_", ".")):
+            found.setdefault(path.stem, path)
     return found
 
 
 @lru_cache(maxsize=4096)
-def _head_aliases(path: Path, stamp: int) -> tuple[str, ...]:
+def _head(path: Path, stamp: int) -> str:
+    """The first 4 KB of a file; `stamp` (its modification time) renews the cache."""
     with path.open("rb") as handle:
-        head = handle.read(_HEAD_BYTES).decode("utf-8", "replace")
-    match = _ALIASES.search(head)
-    return tuple(a.strip().strip("'\"") for a in match.group(1).split(",") if a.strip()) if match else ()
+        return handle.read(_HEAD_BYTES).decode("utf-8", "replace")
 
 
 def head_aliases(path: Path) -> tuple[str, ...]:
     """Aliases listed at the head of a content file."""
-    return _head_aliases(path, path.stat().st_mtime_ns)
+    match = _ALIASES.search(_head(path, path.stat().st_mtime_ns))
+    return tuple(a.strip().strip("'\"") for a in match.group(1).split(",") if a.strip()) if match else ()
 
 
 def aliases(kind: str) -> dict[str, tuple[str, Path]]:

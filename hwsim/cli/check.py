@@ -63,12 +63,13 @@ def _model(path: Path) -> None:
     from hwsim.frontends.catalog import load_model
 
     model = load_model(str(path))
-    published = getattr(model.spec, "parameters_published", None)
-    if published and abs(model.parameters / published - 1) > 0.005:
+    published = model.spec.parameters_published
+    if published is not None and abs(model.parameters / published.value - 1) > 0.005:
         raise CheckFailedError(
             "parameter count differs from the published one by more than 0.5 %",
             where=str(path),
-            seen=f"{model.parameters:,} against {published:,}",
+            seen=f"{model.parameters:,} against {published.value:,} ({published.source})",
+            fix="check layers, widths, biases and tied embeddings",
         )
 
 

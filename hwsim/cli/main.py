@@ -115,7 +115,17 @@ def main() -> None:
 
 
 def run(arguments: list[str]) -> int:
-    """Run one command line; returns the exit code instead of exiting."""
+    """Run one command line; returns the exit code instead of exiting. A reader that closes the pipe is no failure."""
+    try:
+        code = _run(arguments)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _run(arguments: list[str]) -> int:
     from hwsim.errors import HwsimError
 
     try:
@@ -125,8 +135,7 @@ def run(arguments: list[str]) -> int:
     except (KeyboardInterrupt, typer.Abort):
         return _report("interrupted", 130)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        raise
     except Exception as error:
         return _unexpected(error)
     return result if isinstance(result, int) else 0
@@ -134,6 +143,9 @@ def run(arguments: list[str]) -> int:
 
 def _unexpected(error: Exception) -> int:
     """A wrong option (the parser's own exceptions) is exit 2; anything else is a bug, exit 1."""
+    if type(error).__name__ == "NoArgsIsHelpError":
+        print(error)
+        return 0
     if hasattr(error, "format_message") and hasattr(error, "exit_code"):
         context = getattr(error, "ctx", None)
         command = context.command_path if context is not None else "hwsim"

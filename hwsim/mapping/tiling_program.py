@@ -33,6 +33,7 @@ class TilingProgram:
     energy_scale: float
     constant_energy: float
     spread: dict[int, tuple[Array, Array]] = field(default_factory=dict)
+    last_disjunctions: list[list[Any]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -135,9 +136,9 @@ def build(machine: Machine, gemm: Gemm, graphs: tuple[PathGraph, ...]) -> Tiling
         machine, gemm, graphs, program, tuple(arcs), ports_of(machine).names, scale, constant
     )
     _add_orders(out)
-    _add_disjunctions(out)
     _add_capacities(out)
     _add_spreads(out)
+    _add_disjunctions(out)
     return out
 
 
@@ -180,6 +181,8 @@ def _add_orders(tp: TilingProgram) -> None:
 def _add_disjunctions(tp: TilingProgram) -> None:
     """Per level, far to near: which dimension is innermost, or no loop at all. Bounds are tight once this is known."""
     for level in range(len(tp.machine.levels) - 1, 0, -1):
+        if tp.machine.levels[level].memory == tp.machine.levels[level - 1].memory:
+            continue  # between the halves of a split memory the filling decides (see `uneven`)
         decided = [marked(tp, d, level) for d in range(3)]
         loops = [[c for c, m in zip(*decided[d], strict=True) if m.loop > 1] for d in range(3)]
         claims = [[c for c, m in zip(*decided[d], strict=True) if m.claim] for d in range(3)]
@@ -187,6 +190,8 @@ def _add_disjunctions(tp: TilingProgram) -> None:
         if any(loops):
             ways.append([c for columns in loops for c in columns])
         tp.program.disjunction(ways or [[]])
+    for ways in tp.last_disjunctions:
+        tp.program.disjunction(ways)
 
 
 def _add_capacities(tp: TilingProgram) -> None:

@@ -40,6 +40,9 @@ def add_split_capacity(tp: TilingProgram, halves: list[int]) -> None:
     program = tp.program
     chosen = program.columns(len(rows))
     program.one_hot(chosen, f"tile {near}")
+    kinds = sorted({(row.far, row.dim) for row in rows})
+    closed = [[c for c, row in zip(chosen, rows, strict=True) if (row.far, row.dim) != kind] for kind in kinds]
+    tp.last_disjunctions.append(closed)
     for d in range(3):
         columns, marks = marked(tp, d, near)
         sizes = np.array([row.tile[d] for row in rows])

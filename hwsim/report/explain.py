@@ -185,7 +185,7 @@ def _task(document: Document, phase: Document, task: Document) -> list[str]:
     dims = ", ".join(f"{name} {value:g}" for name, value in task["dims"].items())
     lines = [
         f"{phase['name']}.{task['name']}: {task['op']} ({task['kind']}), {dims}, in {task['dtype']}",
-        f"  {si(task['time_s'], 's')} over {count} executions, {si(task['time_s'] / count, 's')} each ({task['bound']})",
+        f"  {si(task['time_s'], 's')} over {count} executions, {si(task['time_s'] / count, 's')} each, {task['bound']}",
         f"  floor {si(task['floor_s'] / count, 's')} each = largest part at datasheet peaks:",
     ]
     lines += [f"    {line}" for line in _floor_lines(document, task)]

@@ -91,7 +91,7 @@ def translate(errors: list[ErrorDetails], document: Document, model: type[BaseMo
     """Turn pydantic's error list into one InputError: the first in four lines, the others a line each."""
     problems = [_problem(e, document, model) for e in errors[:20]]
     what, where, seen, fix = problems[0]
-    also = "".join(f"\n  also:  {w} at {at} (value: {v})" for w, at, v, _ in problems[1:])
+    also = "".join(f"\n  also:  {w} at {at} (value: {v}; {hint})" for w, at, v, hint in problems[1:])
     count = f" ({len(errors)} problems in this file)" if len(errors) > 1 else ""
     return InputError(what + count, where=where, seen=seen, fix=fix + also)
 

@@ -121,9 +121,11 @@ def _scalar(value: Any) -> float:
 
 def load_calibration(device: Device) -> Calibration | None:
     """The calibration of a GPU: its own, or its nearest kin's; None for other kinds of device or without any file."""
-    if device.kind != "gpu":
+    if device.kind not in ("gpu", "cpu"):
         return None
     ranked = sorted(((kinship(device, f), f) for f in calibration_files()), key=lambda pair: (pair[0], pair[1].name))
+    # processors are not kin of GPUs: they have a calibration of their own or none
+    ranked = [pair for pair in ranked if pair[0] == 0 or (device.kind == "gpu" and pair[1].generation in LINEAGE)]
     if not ranked:
         return None
     return from_files(device, ranked)

@@ -97,8 +97,8 @@ def resolve_gpus(table: Table) -> tuple[dict[str, Device], list[Problem]]:
     for gpu in np.unique(names):
         try:
             devices[str(gpu)] = load_accelerator(str(gpu))[0]
-            if devices[str(gpu)].kind != "gpu":
-                raise InputError(f"{gpu} is not a GPU", fix="kernel models cover GPUs")
+            if devices[str(gpu)].kind not in ("gpu", "cpu"):
+                raise InputError(f"{gpu} is a {devices[str(gpu)].kind}", fix="kernel models cover GPUs and CPUs")
         except InputError as error:
             devices.pop(str(gpu), None)
             fix = error.fix or _nearest_gpu(str(gpu))

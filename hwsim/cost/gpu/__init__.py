@@ -1,0 +1,74 @@
+"""GPU kernel times: one family a module, calibrated or transferred parameters, and the adapter the engines call."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from hwsim.cost import generic
+from hwsim.cost.bracketed import plain
+from hwsim.cost.gpu.adapters import ADAPTERS
+from hwsim.cost.gpu.donors import Choice, choose
+from hwsim.cost.gpu.facts import facts
+from hwsim.cost.gpu.family import KernelTime
+from hwsim.cost.gpu.registry import families
+from hwsim.cost.roofline import dynamic_energy_j, floor_parts, largest, total
+from hwsim.ir.mapped import Task
+from hwsim.ir.platform import Platform
+from hwsim.ir.result import TaskCost
+
+__all__ = ["kernel_time", "task_cost"]
+
+
+def task_cost(task: Task, platform: Platform) -> TaskCost:
+    """Bracketed time of one execution of a task on a GPU, weights cold in DRAM, launched from a CUDA graph.
+
+    Operators outside the kernel families (embedding lookups, non-causal attention, collectives across nodes) and devices
+    without any calibration take the generic two-efficiency model. Never below the floor at datasheet peaks.
+    """
+    found = kernel_time(task, platform)
+    if found is None:
+        return generic.task_cost(task, platform)
+    time, choice = found
+    floors = floor_parts(task, platform)
+    floor = largest(floors)
+    extra = (task.launches - 1) * time.parts_s["launch"] if task.launches > 1 else 0.0
+    value = np.maximum(time.time_s + extra, floor)
+    low, high = choice.band(value)
+    parts = {name: plain(seconds) for name, seconds in time.parts_s.items()}
+    ceiling = np.maximum(total({**parts, "extra": extra}), value) * (high / value)
+    return TaskCost(
+        plain(value),
+        plain(np.maximum(low, floor)),
+        plain(high),
+        plain(floor),
+        plain(np.maximum(ceiling, high)),
+        parts,
+        floors,
+        dynamic_energy_j(task, platform),
+        f"gpu/{task.kind} ({choice.donor} {choice.kernel_class})",
+    )
+
+
+def kernel_time(task: Task, platform: Platform) -> tuple[KernelTime, Choice] | None:
+    """Model time of a task and the parameters used; None where no kernel family or no calibration covers it."""
+    device = platform.device
+    if device.calibration is None or task.kind not in ADAPTERS:
+        return None
+    name, columns_of = ADAPTERS[task.kind]
+    columns = columns_of(task.operator, platform)
+    if columns is None or name not in families():
+        return None
+    family = families()[name]
+    kernel_class = str(np.ravel(family.kernel_class(columns))[0])
+    choice = choose(device.calibration, family, kernel_class)
+    if not choice.donor:
+        return None
+    return family.time(_floats(columns), facts(device), kernel_class, choice.parameters), choice
+
+
+def _floats(columns: Mapping[str, Any]) -> dict[str, Any]:
+    """Numbers as float64 (exact counts of large models are Python ints beyond int64)."""
+    return {n: v if isinstance(v, str) else np.asarray(v, dtype=np.float64) for n, v in columns.items()}
