@@ -1,0 +1,141 @@
+"""From an operator of the workload graph to the columns of its kernel family, as a serving engine runs it.
+
+Weights and KV cache come from DRAM, kernels launch from a CUDA graph (backend ``engine``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import numpy as np
+
+from hwsim.cost.gpu.gemm import ACTIVATIONS
+from hwsim.cost.gpu.vector import OPS
+from hwsim.cost.peaks import compute_path
+from hwsim.ir.platform import Platform
+from hwsim.ir.workload import NumberFormat, Operator
+
+Row = Mapping[str, Any]
+_VECTOR_NAMES: Final = {"rms_norm": "rmsnorm", "layer_norm": "layernorm", "gated": "silu_mul", "swiglu": "silu_mul",
+                        "geglu": "gelu_mul", "silu": "gelu", "sigmoid": "tanh", "residual": "add"}  # fmt: skip
+FOUR_BITS: Final = 6.0  # formats up to this width run on the 4-bit dequantizing kernels
+
+
+def gemm_columns(operator: Operator, platform: Platform) -> Row | None:
+    """batch, m, n, k and the formats that really multiply; None for arithmetic that no GEMM family covers."""
+    dims = operator.dims
+    act, weight = gemm_formats(operator, platform)
+    if act not in ACTIVATIONS:
+        return None
+    sizes = {name: dims.get(name, 1) for name in ("batch", "m", "n", "k")}
+    return {**sizes, "dtype_act": act, "dtype_weight": weight, "backend": "engine"}
+
+
+def gemm_formats(operator: Operator, platform: Platform) -> tuple[str, str]:
+    """(activation, weight) formats of the kernel: native pair, block-scaled fp8, or weight-only."""
+    path = compute_path(platform.device, operator.dtype, operator.unit)
+    stored = operator.weight_format
+    if stored is None:
+        return path.dtype, path.dtype
+    if path.dtype == "fp8" and stored.name.startswith("fp8_blk"):
+        return "fp8_blk", "fp8_blk"
+    return path.dtype, _weight_format(stored, path.dtype)
+
+
+def _weight_format(stored: NumberFormat, act: str) -> str:
+    """Weights narrower than the arithmetic are expanded on the way: int8 or int4 weight-only kernels."""
+    width = {"fp4": 4.0, "fp8": 8.0, "int8": 8.0, "bf16": 16.0, "fp16": 16.0}.get(act, 32.0)
+    if act in ("bf16", "fp16", "fp8", "int8") and stored.element_bits < width:
+        return "int4" if stored.element_bits <= FOUR_BITS else "int8"
+    return act
+
+
+def prefill_columns(operator: Operator, platform: Platform) -> Row | None:
+    """Causal attention over `q_len` new tokens after `prefix` cached ones; None where it is not causal."""
+    dims = operator.dims
+    if not np.all(dims.get("causal", 1)):
+        return None
+    return {**_heads(operator), "seq_len": dims["q_len"], "prefix": dims.get("prefix", 0)}
+
+
+def decode_columns(operator: Operator, platform: Platform) -> Row | None:
+    """One new token a sequence over `context` cached tokens."""
+    return {**_heads(operator), "context_len": operator.dims["context"]}
+
+
+def _heads(operator: Operator) -> dict[str, Any]:
+    dims = operator.dims
+    cache = [t.format for t in operator.inputs if t.role == "kv_cache"]
+    kv = "fp8" if cache and cache[0].element_bits <= 8 else "bf16"
+    return {
+        "batch": dims["batch"],
+        "n_heads": dims["n_heads"],
+        "n_kv_heads": dims["n_kv_heads"],
+        "head_dim": dims["head_dim"],
+        "window": dims.get("window", 0),
+        "dtype": "bf16",
+        "kv_dtype": kv,
+        "backend": "engine",
+    }
+
+
+def moe_columns(operator: Operator, platform: Platform) -> Row | None:
+    """Fused gated experts on one rank; None for plain (ungated) experts."""
+    dims = operator.dims
+    if not np.all(np.asarray(dims.get("matrices", 3)) == 3):
+        return None
+    act, weight = gemm_formats(operator, platform)
+    return {
+        "num_tokens": dims["tokens"],
+        "hidden": dims["hidden"],
+        "inter": dims["inter"],
+        "topk": dims["topk"],
+        "num_experts": dims["experts"],
+        "moe_tp": dims.get("moe_tp", 1),
+        "moe_ep": dims.get("moe_ep", 1),
+        "dtype_act": act,
+        "dtype_weight": weight,
+        "distribution": "balanced",
+        "backend": "engine",
+    }
+
+
+def vector_columns(operator: Operator, platform: Platform) -> Row | None:
+    """Rows, columns and compulsory bytes; an unknown function counts as an element-wise one."""
+    name = _VECTOR_NAMES.get(operator.op, operator.op)
+    return {
+        "op": name if name in OPS else "mul",
+        "rows": operator.dims["rows"],
+        "cols": operator.dims["cols"],
+        "bytes_read": operator.read_bytes,
+        "bytes_written": operator.written_bytes,
+        "backend": "engine",
+    }
+
+
+def collective_columns(operator: Operator, platform: Platform) -> Row | None:
+    """Inside one node; None for a single rank and across nodes. Engines reduce small messages by one-shot kernels."""
+    ranks = operator.dims["ranks"]
+    if np.max(ranks) > platform.node_size or np.min(ranks) < 2:
+        return None
+    linked = any(not link.name.lower().startswith(("pcie", "host")) for link in platform.device.links)
+    custom = operator.op == "all_reduce" and linked
+    return {
+        "op": operator.op,
+        "bytes": np.maximum(operator.dims["bytes"], 1),
+        "n_gpus": ranks,
+        "topology": "single-node-nvswitch" if linked else "single-node-pcie",
+        "backend": "engine-custom" if custom else "engine",
+    }
+
+
+ADAPTERS: Final[dict[str, tuple[str, Callable[[Operator, Platform], Row | None]]]] = {
+    "gemm": ("gemm", gemm_columns),
+    "attention_prefill": ("attention_prefill", prefill_columns),
+    "attention_decode": ("attention_decode", decode_columns),
+    "moe": ("moe", moe_columns),
+    "vector": ("vector", vector_columns),
+    "collective": ("collective", collective_columns),
+}
+"""Operator kind -> (family name, columns of it)."""
