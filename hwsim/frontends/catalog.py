@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hwsim import content
+from hwsim.frontends import single
 from hwsim.frontends.transformer import Model
 from hwsim.schema.base import validate
 from hwsim.schema.model import ModelSpec
@@ -34,6 +35,9 @@ def load_model(name: str) -> Model:
 
 def resolve_model(name: str) -> LoadedModel:
     """As `load_model`, with the catalog entry that was found. Raises as it does."""
+    operator = single.parse(name)
+    if operator is not None:
+        return LoadedModel(operator, content.Entry("model", operator.name, single.NO_FILE))  # type: ignore[arg-type]
     entry = content.resolve(name, "model")
     return LoadedModel(_load(entry.path), entry)
 

@@ -1,0 +1,42 @@
+"""`hwsim reproduce [SYSTEM ...]`: published claims, predicted beside published."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hwsim.cli import options as o
+
+
+def command(
+    systems: Annotated[
+        list[str] | None, typer.Argument(metavar="[SYSTEM]...", help="Systems [all that ship claims].")
+    ] = None,
+    claims: Annotated[
+        Path | None, typer.Option("--claims", metavar="FILE", help="Claims file to run instead of the shipped ones.")
+    ] = None,
+    efficiency: Annotated[
+        str | None, typer.Option("--efficiency", help="calibrated, or datasheet for the bare roofline.")
+    ] = None,
+    failed: Annotated[bool, typer.Option("--failed", help="Show only what did not pass.")] = False,
+    format_: o.Format = "table",
+    out: o.OutFile = None,
+    force: o.Force = False,
+) -> None:
+    """Run published claims through the ordinary estimate and say how far off each one is."""
+    form = o.check_format(o.format_of(format_, out), ("table", "json", "html"))
+    from hwsim.api import evaluate
+    from hwsim.validation.claims import reproduce, select
+
+    chosen, files = select(systems or [], claims)
+    document = reproduce(chosen, files, evaluate, efficiency=efficiency)
+    if failed:
+        document = {**document, "rows": [r for r in document["rows"] if r["verdict"] in ("fail", "unmapped")]}
+    if form == "json":
+        o.emit(o.to_json(document), out, force)
+        return
+    from hwsim.report.claims import page, table
+
+    o.emit(page(document) if form == "html" else table(document), out, force)

@@ -1,0 +1,112 @@
+"""`hwsim/claims@1`: published results of one system, and the words in which their setups speak of a scenario.
+
+A claims file has `rules` (words of a setup -> hardware, options, what-ifs) and `claims`. A plain list of claims, each
+with its `system`, is read too: the rules of that system's shipped file then drive it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError
+
+from hwsim import content
+from hwsim.errors import InputError, unknown_name
+from hwsim.schema.base import Strict, validate
+from hwsim.schema.reader import read
+
+FOLDER = "workloads/scenarios/claims"
+Words = list[str]
+Number = Annotated[float, Field(strict=False)]
+
+
+class Rule(Strict):
+    """If every word of `words` occurs in one side of the setup (and no word of `without`), the effects apply.
+
+    `metric` and `setup` narrow it. The first `hw` wins; `set` (what-ifs) and `options` add up, earlier rules first.
+    """
+
+    words: Words = []
+    without: Words = []
+    metric: Words = []
+    setup: dict[str, Any] = {}
+    hw: str = ""
+    workload: str = ""
+    set: dict[str, Any] = {}
+    options: dict[str, Any] = {}
+    against: str = ""
+    grid: dict[str, list[Any]] = {}
+    source: str = ""
+
+
+class Claim(Strict):
+    """One published number. `tolerance_suggested` is relative (absolute where the value is 0)."""
+
+    id: str
+    system: str = ""
+    paper: str = ""
+    claim: str
+    setup: dict[str, Any] = {}
+    setup_recalled_unverified: dict[str, Any] = {}
+    metric: str
+    published_value: Number
+    unit: str = ""
+    kind: Literal["absolute", "ratio"] = "absolute"
+    provenance: str
+    tolerance_suggested: Annotated[float, Field(ge=0, le=10, strict=False)] = 0.2
+    notes: str = ""
+
+
+class ClaimsFile(Strict):
+    """Rules and claims of one system. `metrics` renames a claim's metric; `needs_data` lists metrics that only the
+    original data set can score; `free` names unpublished parameters and the band over which a claim is judged."""
+
+    schema_: Literal["hwsim/claims@1"] = Field(alias="schema")
+    system: str
+    title: str
+    paper: str
+    defaults: dict[str, Any] = {}
+    rules: list[Rule] = []
+    metrics: dict[str, str] = {}
+    needs_data: dict[str, str] = {}
+    free: dict[str, list[Any]] = {}
+    notes: str = ""
+    claims: list[Claim] = []
+
+
+def systems() -> dict[str, Path]:
+    """System name -> its shipped claims file; nearer content folders win."""
+    found: dict[str, Path] = {}
+    for base in content.search_roots():
+        folder = base / FOLDER
+        for path in sorted(folder.glob("*.yaml")) if folder.is_dir() else ():
+            found.setdefault(path.stem, path)
+    return found
+
+
+def load_system(name: str) -> ClaimsFile:
+    """The claims file of a system. Raises UnknownNameError, InputError."""
+    known = systems()
+    if name not in known:
+        raise unknown_name("system with claims", name, known, fix="`hwsim reproduce` lists the systems")
+    return validate(ClaimsFile, read(known[name]))
+
+
+def load_claims(path: Path) -> list[Claim]:
+    """Claims of a file: `hwsim/claims@1`, or a plain list of claims. Raises InputError."""
+    document = read(path)
+    if not isinstance(document.data, list):
+        file = validate(ClaimsFile, document)
+        return [c.model_copy(update={"system": c.system or file.system}) for c in file.claims]
+    claims = []
+    for index, item in enumerate(document.data):
+        try:
+            claims.append(Claim.model_validate(item))
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            key = ".".join(str(part) for part in first["loc"])
+            raise InputError(
+                f"claim {index + 1}: {first['msg']}", where=f"{path}: [{index}].{key}", seen=repr(first["input"])[:80]
+            ) from None
+    return claims

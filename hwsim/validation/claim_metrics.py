@@ -1,0 +1,145 @@
+"""What a published metric means in estimate documents, in SI units. Ratios compare the first side with the second.
+
+"up to" figures are maxima over a grid of settings: each side then holds several documents, and the best is reported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+from hwsim.errors import InputError, unknown_name
+
+Document = Mapping[str, Any]
+Side = Sequence[Document]
+
+# unit of a claim (first word) -> SI factor
+UNITS: Final = {
+    "ms": 1e-3, "s": 1.0, "us": 1e-6, "token/s": 1.0, "x": 1.0, "fraction": 1.0, "-": 1.0, "": 1.0, "W": 1.0, "%": 0.01,
+    "GB": 1e9, "MB": 1e6, "GB/s": 1e9, "MAC": 1.0, "count": 1.0, "token": 1.0, "request": 1.0, "USD/h": 1.0,
+}  # fmt: skip
+
+
+def si(value: float, unit: str) -> float:
+    """A published value in SI. Raises UnknownNameError for an unknown unit."""
+    word = unit.split(" ")[0]
+    if word not in UNITS:
+        raise unknown_name("unit of a claim", unit, UNITS)
+    return value * UNITS[word]
+
+
+def metric(document: Document, name: str) -> float:
+    """A metric of a document. Raises InputError where the estimate has none of that name."""
+    found = document["metrics"].get(name)
+    if found is None:
+        raise InputError(f"the estimate has no {name}", fix="add a rule or a metric name to the claims file")
+    return float(found["value"])
+
+
+def phase(document: Document, name: str) -> Document:
+    """A phase of a document. Raises InputError."""
+    for item in document["phases"]:
+        if item["name"] == name:
+            return dict(item)
+    raise InputError(f"the estimate has no phase {name}")
+
+
+def _decode_total(d: Document) -> float:
+    return metric(d, "tpot_s") * float(d["scenario"]["output_tokens"])
+
+
+def _resource(d: Document, resource: str) -> float:
+    name = "prefill" if d["scenario"]["output_tokens"] == 1 else "decode"
+    return float(phase(d, name)["resources"][resource])
+
+
+def _rated_energy(d: Document) -> float:
+    """Rated power of all devices x time, the basis of published energy tables without a meter."""
+    return float(d["hardware"]["power"]["tdp_w"]) * float(d["hardware"]["devices"]) * _time(d)
+
+
+def _time(d: Document) -> float:
+    """Time of what the scenario asks: a forward pass, one decode step at a context, the prompt, or all of it."""
+    asked = d.get("asked", "")
+    if asked == "prefill":
+        return metric(d, "ttft_s")
+    if asked == "decode":
+        return metric(d, "tpot_s")
+    return metric(d, "latency_s")
+
+
+ABSOLUTE: Final[dict[str, Callable[[Document], float]]] = {
+    "throughput": lambda d: metric(d, "decode_throughput_tokens_per_s"),
+    "throughput_per_request": lambda d: metric(d, "throughput_tokens_per_s") / float(d["scenario"]["batch"]),
+    "throughput_end_to_end": lambda d: metric(d, "throughput_tokens_per_s"),
+    "decode_throughput": lambda d: metric(d, "decode_throughput_tokens_per_s"),
+    "prefill_throughput": lambda d: float(d["scenario"]["batch"] * d["scenario"]["prompt_tokens"]) / metric(d, "ttft_s"),
+    "prefill_time": lambda d: metric(d, "ttft_s"),
+    "token_time": lambda d: metric(d, "tpot_s"),
+    "decode_time": _decode_total,
+    "e2e_time": lambda d: metric(d, "latency_s"),
+    "latency": _time,
+    "time": _time,
+    "power": lambda d: metric(d, "average_power_w"),
+    "weight_bytes": lambda d: float(d["memory"]["weights_bytes"]) * float(d["hardware"]["devices"]),
+    "kv_bytes": lambda d: float(d["memory"]["kv_cache_bytes"]),
+    "bandwidth_utilisation": lambda d: metric(d, "mbu"),
+    "mfu": lambda d: metric(d, "mfu"),
+    "bytes": lambda d: metric(d, "loaded_bytes"),
+    "load_time": lambda d: float(phase(d, d.get("asked") or "decode")["resources"]["ld"])
+    + float(phase(d, d.get("asked") or "decode")["resources"].get("start", 0.0)),
+    "mv_time": lambda d: float(phase(d, "decode")["resources"]["mac"]),
+    "mm_time": lambda d: float(phase(d, "prefill")["resources"]["mac"]),
+    "misc_time": lambda d: float(phase(d, d.get("asked") or "decode")["resources"]["misc"]),
+    "max_output_tokens": lambda d: metric(d, "max_context_tokens"),
+    "concurrency": lambda d: float(d["memory"]["max_batch"]),
+    "cost_per_hour": lambda d: float(d["provenance"]["price"]["usd_per_hour"]) * float(d["hardware"]["devices"]),
+}  # fmt: skip
+
+# first side against second side; every one grows with the merit of the first unless its name says otherwise
+RATIO: Final[dict[str, Callable[[Document, Document], float]]] = {
+    "throughput_ratio": lambda a, b: ABSOLUTE["throughput"](a) / ABSOLUTE["throughput"](b),
+    "speedup": lambda a, b: _time(b) / _time(a),
+    "utilisation_ratio": lambda a, b: _time(b) / _time(a),
+    "slowdown": lambda a, b: _time(a) / _time(b),
+    "latency_ratio": lambda a, b: _time(a) / _time(b),
+    "compute_efficiency_ratio": lambda a, b: ABSOLUTE["mv_time"](b) / ABSOLUTE["mv_time"](a),
+    "energy_efficiency_ratio": lambda a, b: metric(b, "energy_j_per_token") / metric(a, "energy_j_per_token"),
+    "energy_ratio": lambda a, b: _rated_energy(a) / _rated_energy(b),
+    "cost_efficiency_ratio": lambda a, b: metric(b, "cost_usd_per_mtok") / metric(a, "cost_usd_per_mtok"),
+    "tokens_per_dollar_ratio": lambda a, b: metric(b, "cost_usd_per_mtok") / metric(a, "cost_usd_per_mtok"),
+    "memory_reduction": lambda a, b: _held(b) / _held(a),
+    "latency_reduction": lambda a, b: 1 - _time(a) / _time(b),
+    "cycle_reduction": lambda a, b: 1 - metric(a, "pim_cycles") / metric(b, "pim_cycles"),
+    "throughput_gain": lambda a, b: ABSOLUTE["throughput_end_to_end"](a) / ABSOLUTE["throughput_end_to_end"](b) - 1,
+    "power_reduction": lambda a, b: 1 - metric(a, "average_power_w") / metric(b, "average_power_w"),
+    "flops_ratio": lambda a, b: _peak(a) / _peak(b),
+    "bw_ratio": lambda a, b: _bandwidth(a) / _bandwidth(b),
+}  # fmt: skip
+
+
+def _held(d: Document) -> float:
+    return float(d["memory"]["weights_bytes"]) + float(d["memory"]["kv_cache_bytes"])
+
+
+def _peak(d: Document) -> float:
+    compute = d["hardware"]["compute"]
+    return float(compute.get("tensor/bf16") or compute["tensor/fp16"])
+
+
+def _bandwidth(d: Document) -> float:
+    return float(d["hardware"]["memories"][d["hardware"]["main_memory"]]["read_bytes_per_s"])
+
+
+def predicted(name: str, sides: Sequence[Side]) -> list[float]:
+    """Values of the metric over the grid of settings, SI. Raises InputError where it is not defined."""
+    if len(sides) == 2 and name in RATIO:
+        pairs = zip(sides[0], sides[1], strict=True) if len(sides[0]) == len(sides[1]) else (
+            (a, b) for a in sides[0] for b in sides[1]
+        )
+        return [RATIO[name](a, b) for a, b in pairs]
+    if name in ABSOLUTE:
+        return [ABSOLUTE[name](d) for d in sides[0]]
+    if name in RATIO:
+        raise InputError(f"{name} compares two machines, and the setup names one", fix="add `against` to a rule")
+    return [metric(d, name) for d in sides[0]]

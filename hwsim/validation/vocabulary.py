@@ -1,0 +1,185 @@
+"""From the words of a published setup to scenarios of the ordinary API: a fixed vocabulary of keys, and rules by file.
+
+Keys: model, op with m, k, n; batch; prompt_len, gen_len, context_len with phase; precision; cores (a grid of a wafer);
+parallelism (``TP8``); hardware (``A vs B`` makes two points). A range of lengths stands for its midpoint. Whatever is
+special to a system stands in the rules of its claims file, never here.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from hwsim.errors import InputError
+from hwsim.schema.claims import Claim, ClaimsFile, Rule
+
+_RANGE: Final = re.compile(r"\s*<?\s*(\d+)\s*(?:-|to)\s*(\d+)\s*\Z")
+_PRECISIONS: Final = {"fp16": "fp16", "bf16": "bf16", "w8a8": "w8a8", "int8": "w8a8", "fp8": "fp8", "int4": "int4"}
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """Arguments of one `evaluate` call."""
+
+    workload: str
+    hardware: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    what_if: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """Points that a claim compares: usually one side, or two (`A vs B`); each side may be a grid of settings."""
+
+    sides: tuple[tuple[Point, ...], ...]
+
+
+def case_of(claim: Claim, file: ClaimsFile) -> Case:
+    """Scenarios of a claim.
+
+    Raises
+    ------
+    InputError: the setup names no hardware or workload that the rules know.
+    """
+    sides = _sides(claim, file)
+    return Case(tuple(_points(claim, file, side) for side in sides))
+
+
+def _sides(claim: Claim, file: ClaimsFile) -> list[str]:
+    """Texts of the sides: the hardware key split at ``vs``, else the baseline that a rule names."""
+    text = str(claim.setup.get("hardware", ""))
+    extra = " ".join(str(claim.setup.get(key, "")) for key in ("framework", "mode", "dataset", "kernel"))
+    sides = [f"{side} {extra}".strip() for side in re.split(r"\s+(?:vs|over|against)\.?\s+", text)]
+    if len(sides) == 1:
+        rules = [r for r in _matching(claim, file, sides[0]) if r.against]
+        sides += [rules[0].against] if rules else []
+    return sides
+
+
+def _matching(claim: Claim, file: ClaimsFile, side: str) -> list[Rule]:
+    text = _plain(f"{side} {claim.claim} {claim.setup.get('baseline', '')}")
+    near = _plain(side)
+    return [r for r in file.rules if _applies(r, claim, near, text)]
+
+
+def _applies(rule: Rule, claim: Claim, near: str, text: str) -> bool:
+    """Words are looked for in the side; words that start with ``~`` in the claim's whole sentence too."""
+    found = all((w[1:] in text) if w.startswith("~") else (w in near) for w in map(_plain, rule.words))
+    free = not any((w[1:] in text) if w.startswith("~") else (w in near) for w in map(_plain, rule.without))
+    metric = not rule.metric or claim.metric in rule.metric
+    setup = all(_matches(claim.setup.get(key), want) for key, want in rule.setup.items())
+    return found and free and metric and setup
+
+
+def _matches(seen: Any, want: Any) -> bool:
+    if want is None or want == "absent":
+        return seen is None
+    if want == "given":
+        return seen is not None
+    return seen == want or _plain(str(want)) in _plain(str(seen))
+
+
+def _plain(text: str) -> str:
+    return text.lower().replace("_", "-")
+
+
+def _points(claim: Claim, file: ClaimsFile, side: str) -> tuple[Point, ...]:
+    rules = _matching(claim, file, side)
+    setup = {**_defaults(claim, file), **claim.setup}
+    hardware = next((r.hw for r in rules if r.hw), str(file.defaults.get("hw", "")))
+    workload = _workload(setup, next((r.workload for r in rules if r.workload), ""))
+    if not hardware or not workload:
+        raise InputError("no rule maps this setup", where=claim.id, seen=side[:80], fix="add a rule to its claims file")
+    options = {k: v for rule in reversed(rules) for k, v in rule.options.items()}
+    what_if = {k: v for rule in reversed(rules) for k, v in rule.set.items()}
+    arguments = {**_lengths(setup), **_formats(setup), **_parallel(setup), **options}
+    grids = [r.grid for r in rules if r.grid and all(setup.get(k) is None for k in r.grid)]
+    return tuple(
+        Point(_filled(workload, setup, extra), hardware, arguments, {**what_if, **_grids(setup), **extra_set})
+        for extra, extra_set in _grid(grids)
+    )
+
+
+def _defaults(claim: Claim, file: ClaimsFile) -> dict[str, Any]:
+    """Defaults of the file, without its lengths where the setup gives a length of its own."""
+    if any(claim.setup.get(key) is not None for key in ("context_len", "seq", "prompt_len")):
+        return {k: v for k, v in file.defaults.items() if k not in ("prompt_len", "gen_len")}
+    return file.defaults
+
+
+def _grid(grids: Sequence[Mapping[str, list[Any]]]) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """All combinations of grid axes: setup keys, and what-if paths (they hold a dot)."""
+    axes = {name: values for grid in grids for name, values in grid.items()}
+    out = []
+    for combination in itertools.product(*axes.values()):
+        chosen = dict(zip(axes, combination, strict=True))
+        out.append(
+            ({k: v for k, v in chosen.items() if "." not in k}, {k: v for k, v in chosen.items() if "." in k})
+        )
+    return out
+
+
+def _workload(setup: Mapping[str, Any], by_rule: str) -> str:
+    if setup.get("op") in ("gemv", "gemm", "matmul"):
+        return str(setup["op"])
+    return by_rule or str(setup.get("model", "")).split(",")[0].split(" / ")[0].strip()
+
+
+def _filled(workload: str, setup: Mapping[str, Any], extra: Mapping[str, Any]) -> str:
+    sizes = {**setup, **extra}
+    if workload == "gemv":
+        return f"gemv:{sizes.get('m', sizes.get('n'))}x{sizes.get('n', sizes.get('m'))}"
+    if workload in ("gemm", "matmul"):
+        return f"gemm:{sizes['m']}x{sizes.get('k', sizes['m'])}x{sizes.get('n', sizes['m'])}"
+    return str(extra.get("model", workload))
+
+
+def number(value: Any) -> float | None:
+    """A number, the midpoint of a range, or a number with K; None otherwise."""
+    if isinstance(value, bool) or value is None:
+        return None
+    if isinstance(value, int | float):
+        return value
+    match = _RANGE.match(str(value))
+    if match is not None:
+        return (int(match[1]) + int(match[2])) / 2
+    digits = re.match(r"\s*(\d+)\s*([kK]?)\s*\Z", str(value))
+    return int(digits[1]) * (1024 if digits[2] else 1) if digits else None
+
+
+def _lengths(setup: Mapping[str, Any]) -> dict[str, Any]:
+    prompt, output = number(setup.get("prompt_len")), number(setup.get("gen_len"))
+    context = number(setup.get("context_len", setup.get("seq")))
+    if context is not None and setup.get("prompt_len") is None:
+        decoding = setup.get("phase") != "prefill"
+        prompt, output = (max(context - 1, 1), 2) if decoding else (context, 2)
+    batch = number(setup.get("batch"))
+    found = {"batch": batch, "prompt": prompt, "output": output}
+    return {k: round(v) for k, v in found.items() if v is not None and v >= 1}
+
+
+def _formats(setup: Mapping[str, Any]) -> dict[str, Any]:
+    asked = str(setup.get("precision", "")).strip().lower()
+    return {"weights": _PRECISIONS[asked]} if asked in _PRECISIONS else {}
+
+
+def _parallel(setup: Mapping[str, Any]) -> dict[str, Any]:
+    match = re.match(r"TP(\d+)", str(setup.get("parallelism", "")))
+    return {"tp": int(match[1])} if match else {}
+
+
+def _grids(setup: Mapping[str, Any]) -> dict[str, Any]:
+    """Core grids of a wafer: one for both phases, or one a phase."""
+    cores = setup.get("cores")
+    if isinstance(cores, dict):
+        return {f"mesh.{phase}_grid": _side(text) for phase, text in cores.items()}
+    if isinstance(cores, str) and "x" in cores:
+        return {"mesh.prefill_grid": _side(cores), "mesh.decode_grid": _side(cores)}
+    return {}
+
+
+def _side(text: Any) -> int:
+    return int(str(text).split("x")[0])
