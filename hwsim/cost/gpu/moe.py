@@ -17,7 +17,7 @@ import numpy as np
 from hwsim.cost.gpu.common import Array, last_axis, resident, smooth_max
 from hwsim.cost.gpu.facts import Facts
 from hwsim.cost.gpu.family import Column, Columns, Family, KernelTime, Parameter, join, names
-from hwsim.ir.platform import Platform
+from hwsim.ir.platform import Device, Platform
 from hwsim.ir.workload import Operator
 
 BYTES: Final = {"bf16": 2.0, "fp16": 2.0, "fp8": 1.0, "fp8_blk": 1.0, "int8": 1.0, "int4": 0.53125, "fp4": 0.5625}
@@ -236,19 +236,21 @@ def kernel_class(c: Columns) -> Array:
 def columns_of(operator: Operator, platform: Platform) -> dict[str, Any]:
     """CSV columns of an operator in a serving engine; tokens choose experts at random, as its active experts assume."""
     dims = operator.dims
-    act, weight = _formats(operator)
+    act, weight = _formats(operator, platform.device)
     columns = {k: dims[k] for k in ("hidden", "inter", "topk")}
     columns |= {"moe_tp": dims.get("moe_tp", 1), "moe_ep": dims.get("moe_ep", 1), "matrices": dims.get("matrices", 3)}
     names_ = {"dtype_act": act, "dtype_weight": weight, "distribution": "random", "backend": "engine"}
     return {**columns, **names_, "num_tokens": dims["tokens"], "num_experts": dims["experts"]}
 
 
-def _formats(operator: Operator) -> tuple[str, str]:
-    """Kernel formats (activation, weight): weight-only kernels read 16-bit activations, others one format."""
+def _formats(operator: Operator, device: Device) -> tuple[str, str]:
+    """Kernel formats (activation, weight): 16-bit activations beside narrow weights, and devices without the narrow
+    arithmetic, take weight-only kernels; others have one format."""
     fmt = operator.weight_format
     if fmt is None or fmt.element_bits > 8:
         return "bf16", "bf16"
-    if fmt.weight_only or fmt.compute not in ("fp8", "fp4", "int8"):
+    wide = fmt.weight_only or operator.dtype in ("bf16", "fp16") or device.peak(fmt.compute) is None
+    if wide or fmt.compute not in ("fp8", "fp4", "int8"):
         return "bf16", "int8" if fmt.element_bits > 4 else "int4"
     name = "fp8_blk" if fmt.compute == "fp8" and fmt.group > 32 else fmt.compute
     return name, name
@@ -285,6 +287,7 @@ FAMILY: Final = Family(
         "fp8": ("fp8_blk", "bf16"),
         "fp16": ("bf16",),
         "bf16+int4": ("bf16",),
+        "bf16+int8": ("bf16+int4", "bf16"),
         "fp16+int4": ("bf16+int4", "bf16"),
         "int8": ("fp8", "bf16"),
         "bf16": ("fp8", "fp8_blk"),
