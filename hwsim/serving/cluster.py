@@ -42,7 +42,8 @@ class Cluster:
         self.source: Source | None = None
         self.listens = self.dynamic = False
         self.in_system = self.arrived = self.finished = self.rejected = 0
-        self.area = 0.0
+        self.area = self.between_s = 0.0
+        self.between = 0
         self.admission: Callable[[Request, Sequence[Any], float], bool] | None = None
         self.after_prefill: Callable[[Request, Any, float], bool] | None = None
         self.limbo: list[Request] = []
@@ -105,8 +106,23 @@ class Cluster:
         candidates = self.replicas
         if not candidates:
             self.limbo.append(request)
+            self.leave_replica(now_s)
             return
         replica = candidates[0] if len(candidates) == 1 else self.router.pick(request, candidates)
+        self.record.replica[request.index] = replica.index
+        replica.accept(request, now_s)
+
+    def leave_replica(self, now_s: float) -> None:
+        """A request is now between replicas (its cache travels, or it waits for a replica)."""
+        self.area += self.between * (now_s - self.between_s)
+        self.between_s = now_s
+        self.between += 1
+
+    def enter_replica(self, request: Request, replica: Any, now_s: float) -> None:
+        """A request that was between replicas reaches one."""
+        self.area += self.between * (now_s - self.between_s)
+        self.between_s = now_s
+        self.between -= 1
         self.record.replica[request.index] = replica.index
         replica.accept(request, now_s)
 

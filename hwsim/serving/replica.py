@@ -380,6 +380,20 @@ class Replica:
         self.decodes -= 1
         self.kv.leave(request, self.passed)
 
+    def hand_over(self, request: Request, now_s: float) -> None:
+        """A request whose prefill just ended leaves with its cache."""
+        self.gaps.forget(request.emitted_s)
+        self.kv.release(request)
+        self._count_out(now_s)
+
+    def withdraw(self, request: Request, now_s: float) -> None:
+        """A running or waiting request leaves and loses what is cached here; it keeps its tokens."""
+        if request in self.waiting:
+            self.waiting.remove(request)
+        else:
+            self.evict(request)
+        self._count_out(now_s)
+
     def check_empty(self) -> None:
         """LAW-7 after a run: nothing waits, runs or holds memory. Raises LawViolation."""
         self.release_held()

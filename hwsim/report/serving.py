@@ -1,0 +1,155 @@
+"""Serving documents (`hwsim/serving@1`) as text, CSV and one self-contained HTML page."""
+
+from __future__ import annotations
+
+import csv
+import html
+import io
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+from hwsim.units import si
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+Document = Mapping[str, Any]
+_LATENCIES: Final = {
+    "ttft_s": "time to first token",
+    "tpot_s": "time per output token",
+    "itl_s": "inter-token latency",
+    "e2e_s": "end to end",
+}
+_STATISTICS: Final = ("mean", "p50", "p90", "p95", "p99")
+_SCALARS: Final = {
+    "throughput_requests_per_s": ("throughput", "request/s"),
+    "throughput_tokens_per_s": ("output", "token/s"),
+    "goodput_requests_per_s": ("goodput", "request/s"),
+    "slo_attainment": ("within the service level", "%"),
+    "energy_j_per_token": ("energy", "J/token"),
+    "cost_usd_per_mtok": ("cost", "USD/Mtoken"),
+}
+
+
+def latency_rows(document: Document) -> list[tuple[str, ...]]:
+    """(label, mean, p50, p90, p95, p99) as text; a half-width follows where the run was long enough for one."""
+    metrics = document["metrics"]
+    return [
+        (label, *(_cell(metrics[f"{name}_{statistic}"]) for statistic in _STATISTICS))
+        for name, label in _LATENCIES.items()
+        if f"{name}_mean" in metrics
+    ]
+
+
+def scalar_rows(document: Document) -> list[tuple[str, str]]:
+    """(label, value with unit) of the metrics that are one number."""
+    rows = []
+    for name, (label, unit) in _SCALARS.items():
+        value = document["metrics"][name]["value"]
+        rows.append((label, f"{100 * value:.1f} %" if unit == "%" else f"{value:.4g} {unit}"))
+    return rows
+
+
+def _cell(metric: Mapping[str, float]) -> str:
+    text = si(metric["value"], "s")
+    if "high" in metric:
+        text += f" ±{si(metric['high'] - metric['value'], 's')}"
+    return text
+
+
+def headline(document: Document) -> str:
+    """One line: what was served on what."""
+    scenario, hardware = document["scenario"], document["hardware"]
+    pool = f", {scenario['prefill_pool']} of them prefill" if scenario["prefill_pool"] else ""
+    return (
+        f"{document['workload']['name']} on {scenario['replicas']} x {hardware['devices']} {hardware['name']}{pool}: "
+        f"{scenario['policy']}, {scenario['requests']} requests of {scenario['trace']} at "
+        f"{scenario['rate_per_s']:.3g}/s"
+    )
+
+
+def count_line(document: Document) -> str:
+    """Where the requests ended up."""
+    counts = document["counts"]
+    parts = [f"{counts['finished']} finished", f"{counts['rejected']} rejected", f"{counts['restarts']} restarts"]
+    if counts["unfinished"]:
+        parts.append(f"{counts['unfinished']} unfinished (interrupted)")
+    if counts["warmup"]:
+        parts.append(f"first {counts['warmup']} left out as warm-up")
+    return ", ".join(parts) + f"; makespan {si(document['makespan_s'], 's')}"
+
+
+def table_text(document: Document) -> str:
+    """The document for a terminal."""
+    lines = [headline(document), count_line(document)]
+    if "capacity" in document:
+        found = document["capacity"]
+        lines.append(f"capacity: {found['rate_per_s']:.4g} requests/s ({100 * found['attainment']:.1f} % within limits)")
+    rows = [("latency", *_STATISTICS), *latency_rows(document)]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines.append("")
+    lines += ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    lines.append("")
+    lines += [f"{label:<28}{value}" for label, value in scalar_rows(document)]
+    for replica in document["replicas"]:
+        lines.append(
+            f"{replica['name']:<28}{replica['requests']} requests, {replica['iterations']} iterations, "
+            f"busy {100 * replica['busy_share']:.1f} %"
+        )
+    lines += [f"note: {text}" for text in document["warnings"]]
+    return "\n".join(lines)
+
+
+def csv_text(document: Document) -> str:
+    """metric, value, low, high: one row a metric."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("metric", "value", "low", "high"))
+    for name, metric in document["metrics"].items():
+        writer.writerow((name, metric["value"], metric.get("low", ""), metric.get("high", "")))
+    return text.getvalue()
+
+
+def series_figure(document: Document, series: str, title: str, axis: str) -> go.Figure:
+    """One line a replica of ``queued``, ``running``, ``kv_share`` or ``power_w`` over simulated time."""
+    import plotly.graph_objects as go
+
+    from hwsim.report.figures import PALETTE, _layout
+
+    figure = go.Figure()
+    for index, replica in enumerate(document["replicas"]):
+        data = replica["series"]
+        if not data[series]:
+            continue
+        figure.add_scatter(
+            x=data["time_s"],
+            y=data[series],
+            mode="lines",
+            name=html.escape(replica["name"]),
+            line={"width": 1, "color": PALETTE[index % len(PALETTE)], "shape": "hv"},
+        )
+    figure.update_layout(_layout(title, xaxis={"title": "simulated time (s)"}, yaxis={"title": axis}, height=300))
+    return figure
+
+
+def page(document: Document) -> str:
+    """The run as one HTML page with time series of queue, batch, memory and power."""
+    from hwsim.report.html import figure_blocks, render_page
+
+    drawn = [
+        ("queued", series_figure(document, "queued", "Waiting requests", "requests")),
+        ("running", series_figure(document, "running", "Running requests", "requests")),
+        ("kv", series_figure(document, "kv_share", "KV cache in use", "share of blocks")),
+    ]
+    if any(replica["series"]["power_w"] for replica in document["replicas"]):
+        drawn.append(("power", series_figure(document, "power_w", "Power", "W")))
+    return render_page(
+        "serving.html.j2",
+        title=headline(document),
+        counts=count_line(document),
+        statistics=_STATISTICS,
+        latencies=latency_rows(document),
+        scalars=scalar_rows(document),
+        document=document,
+        figures=figure_blocks(drawn),
+    )

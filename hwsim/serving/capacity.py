@@ -1,0 +1,94 @@
+"""Largest request rate that keeps a service level: bisection with common random numbers.
+
+Every rate replays the same requests in the same order, only denser, so attainment falls nearly monotonically with
+the rate and the search does not chase noise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from hwsim.errors import InfeasibleError, InputError
+from hwsim.serving.simulate import simulate
+from hwsim.serving.spec import ClusterSpec, ServiceLevel
+from hwsim.serving.traces import Trace
+
+
+@dataclass(frozen=True, slots=True)
+class Capacity:
+    """The rate found (requests/s), the attainment there, the smallest rate that failed, and the runs made."""
+
+    rate_per_s: float
+    attainment: float
+    failed_rate_per_s: float
+    runs: int
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def search_capacity(
+    trace: Trace,
+    spec: ClusterSpec,
+    level: ServiceLevel,
+    *,
+    attainment: float = 0.9,
+    tolerance: float = 0.01,
+    start_per_s: float | None = None,
+    prepare: Any = None,
+    note: Callable[[str], None] | None = None,
+    max_runs: int = 60,
+) -> Capacity:
+    """Bisect the rate to a relative `tolerance`.
+
+    Raises
+    ------
+    InputError: no limits, an attainment outside (0, 1], or a trace without a time span.
+    InfeasibleError: even a nearly idle system misses the level.
+    """
+    if level == ServiceLevel():
+        raise InputError("a capacity search needs a service level", fix="--slo ttft=1s,tpot=50ms")
+    if not 0 < attainment <= 1 or not tolerance > 0:
+        raise InputError("attainment must lie in (0, 1] and the tolerance be above 0", seen=f"{attainment}, {tolerance}")
+    if len(trace) < 2 or trace.arrival_s[-1] <= 0:
+        raise InputError("a capacity search needs a trace with a time span")
+    runs = 0
+
+    def share(rate: float) -> float:
+        nonlocal runs
+        runs += 1
+        value = simulate(trace.at_rate(rate), spec, level, prepare=prepare).attainment
+        if note is not None:
+            note(f"{rate:.4g} requests/s: {100 * value:.1f} % within the service level")
+        return value
+
+    low = start_per_s or (len(trace) - 1) / trace.arrival_s[-1]
+    best = share(low)
+    while best < attainment:
+        low, high = low / 4, low
+        best = share(low)
+        if runs > 12:
+            raise InfeasibleError(
+                "the service level is missed even by a nearly idle system",
+                seen=f"{100 * best:.1f} % of requests at {low:.3g} requests/s, {100 * attainment:.0f} % wanted",
+                fix="relax --slo, or use faster or more devices",
+                budget={"attainment": best, "wanted": attainment},
+            )
+    else:
+        high = low
+        while runs < max_runs:
+            high = low * 2
+            value = share(high)
+            if value < attainment:
+                break
+            low, best = high, value
+    while high - low > tolerance * low and runs < max_runs:
+        middle = (low + high) / 2
+        value = share(middle)
+        if value >= attainment:
+            low, best = middle, value
+        else:
+            high = middle
+    return Capacity(low, best, high, runs)

@@ -1,0 +1,164 @@
+"""One `simulate` call from options to a result document; used by the command line and by Python."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from hwsim import units
+from hwsim.errors import InputError, unknown_name
+from hwsim.serving.arrivals import generate
+from hwsim.serving.capacity import search_capacity
+from hwsim.serving.disaggregate import Disaggregation
+from hwsim.serving.front import Engine, engine_replica
+from hwsim.serving.policies import POLICIES
+from hwsim.serving.routers import ROUTERS
+from hwsim.serving.simulate import document, simulate, write_table
+from hwsim.serving.spec import ClusterSpec, ServiceLevel
+from hwsim.serving.traces import Trace, read_trace
+
+Note = Callable[[str], None] | None
+_DEFAULT_RATE = 1.0
+_DEFAULT_REQUESTS = 1000
+
+
+def run_session(given: Mapping[str, Any], note: Note = None) -> dict[str, Any]:
+    """Resolve names, build the cluster, run; a ``hwsim/serving@1`` document.
+
+    `given` holds the options of ``hwsim simulate`` by their parameter names. On Ctrl-C the document is that of the
+    requests so far, with ``interrupted`` true. Raises InputError, InfeasibleError.
+    """
+    _check(given)
+    level, trace = parse_slo(given.get("slo")), workload_trace(given)
+    engine, context = _engine(given, trace)
+    spec, prepare = _cluster(given, engine)
+    if given.get("capacity"):
+        found = search_capacity(trace, spec, level, attainment=given["attainment"], prepare=prepare, note=note)
+        context["capacity"] = found.to_dict()
+        trace = trace.at_rate(found.rate_per_s)
+    try:
+        result, interrupted = simulate(trace, spec, level, steady=bool(given.get("steady")), prepare=prepare), False
+    except KeyboardInterrupt as stop:
+        result, interrupted = getattr(stop, "partial", None), True
+        if result is None:
+            raise
+    if given.get("table"):
+        write_table(result, Path(given["table"]))
+    made = document(result, **context)
+    made["warnings"] = [*engine.warnings, *made["warnings"]]
+    return {**made, "interrupted": True} if interrupted else made
+
+
+def _check(given: Mapping[str, Any]) -> None:
+    if given["policy"] not in POLICIES:
+        raise unknown_name("batching policy", given["policy"], POLICIES, where="--policy")
+    if given["router"] not in ROUTERS:
+        raise unknown_name("router", given["router"], ROUTERS, where="--router")
+    for name, low in (("replicas", 1), ("max_batch", 1), ("chunk", 1), ("prefill_pool", 0)):
+        if given[name] < low:
+            raise InputError(f"--{name.replace('_', '-')} must be at least {low}", seen=str(given[name]))
+    for name in ("requests", "kv_blocks"):
+        if given.get(name) is not None and given[name] < 1:
+            raise InputError(f"--{name.replace('_', '-')} must be at least 1", seen=str(given[name]))
+    rate = given.get("rate")
+    if rate is not None and not (math.isfinite(rate) and rate > 0):
+        raise InputError("--rate must be a finite number above 0", seen=str(rate))
+
+
+def parse_slo(text: str | None) -> ServiceLevel:
+    """``ttft=1s,tpot=50ms`` as limits in seconds. Raises InputError, UnitError."""
+    limits: dict[str, float] = {}
+    for part in (text or "").split(","):
+        if not part.strip():
+            continue
+        name, equals, value = part.partition("=")
+        if name.strip() not in ("ttft", "tpot", "e2e") or not equals:
+            raise InputError("--slo needs NAME=TIME pairs", seen=part, fix="--slo ttft=1s,tpot=50ms,e2e=30s")
+        limits[f"{name.strip()}_s"] = units.parse(value, "time", where=f"--slo {name.strip()}")
+    return ServiceLevel(**limits)
+
+
+def workload_trace(given: Mapping[str, Any]) -> Trace:
+    """The trace file, cut and rescaled as asked, or generated arrivals."""
+    count, rate = given.get("requests"), given.get("rate")
+    if given.get("trace") is not None:
+        trace = read_trace(given["trace"], limit=count)
+        return trace.at_rate(rate) if rate else trace
+    return generate(
+        rate or _DEFAULT_RATE,
+        count or _DEFAULT_REQUESTS,
+        process=given["arrivals"],
+        prompt=(given["lengths"], given["prompt"]),
+        output=(given["lengths"], given["output"]),
+        seed=given["seed"],
+    )
+
+
+def _engine(given: Mapping[str, Any], trace: Trace) -> tuple[Engine, dict[str, Any]]:
+    from dataclasses import replace
+
+    from hwsim.frontends.formats import Formats
+    from hwsim.serving.resolve import resolve
+
+    names = ("weights", "activations", "kv_cache", "tp", "pp", "efficiency")
+    model, platform, scenario, facts = resolve(given["workload"], given["hw"], {n: given.get(n) for n in names})
+    formats = Formats.of(scenario.weights, scenario.activations or None, scenario.kv_cache or None)
+    scenario = replace(scenario, weights=formats.weights.name, kv_cache=formats.kv_cache.name)
+    longest = max(p + q for p, q in zip(trace.prompt, trace.output, strict=True))
+    engine = engine_replica(
+        model,
+        platform,
+        scenario,
+        formats,
+        policy=given["policy"],
+        options=policy_options(given, trace),
+        longest=longest,
+        kv_blocks=given.get("kv_blocks"),
+        overhead_s=units.parse(given["overhead"], "time", where="--overhead") if given.get("overhead") else 0.0,
+    )
+    engine = Engine(engine.replica.with_(queue=given["queue"]), engine.tables, engine.warnings)
+    return engine, _context(given, trace, engine, facts)
+
+
+def policy_options(given: Mapping[str, Any], trace: Trace) -> dict[str, int]:
+    """Arguments of the policy; the prompt-token limit is never below the longest prompt, as vLLM demands."""
+    options = {"cap": int(given["max_batch"])}
+    if given["policy"] == "sarathi":
+        options["chunk"] = int(given["chunk"])
+    if given["policy"] in ("vllm", "lightllm"):
+        options["max_tokens"] = max(4096, max(trace.prompt))
+    return options
+
+
+def _context(given: Mapping[str, Any], trace: Trace, engine: Engine, facts: Mapping[str, Any]) -> dict[str, Any]:
+    span = trace.arrival_s[-1] if len(trace) > 1 else 0.0
+    scenario = {
+        "trace": trace.name,
+        "requests": len(trace),
+        "rate_per_s": (len(trace) - 1) / span if span else 0.0,
+        "policy": given["policy"],
+        "options": dict(engine.replica.options),
+        "queue": given["queue"],
+        "replicas": given["replicas"],
+        "prefill_pool": given["prefill_pool"],
+        "router": given["router"],
+        "kv_blocks": engine.replica.kv_blocks,
+        "block_tokens": engine.replica.block_tokens,
+        "seed": given["seed"],
+    }
+    table = {
+        "interpolation_error_median": engine.tables.error_median,
+        "interpolation_error_max": engine.tables.error_max,
+        "points": engine.tables.points,
+    }
+    return {**facts, "scenario": scenario, "iteration_time": table}
+
+
+def _cluster(given: Mapping[str, Any], engine: Engine) -> tuple[ClusterSpec, Any]:
+    count, prefill = int(given["replicas"]), int(given["prefill_pool"])
+    if prefill and prefill >= count:
+        raise InputError("--prefill-pool must leave a replica to decode", seen=f"{prefill} of {count}")
+    spec = ClusterSpec([engine.replica] * count, given["router"])
+    return spec, (Disaggregation(prefill=prefill).prepare if prefill else None)
