@@ -49,16 +49,14 @@ def budget(
     """Budget of `batch` sequences; linear in the batch, so the largest batch is a division."""
     usable = capacity_bytes * fraction
     # sequences whose tokens share one step: the rest waits its turn and needs no activation memory
-    together = np.maximum(MAX_STEP_TOKENS / np.maximum(step_tokens_per_sequence, 1), 1.0)
+    together = MAX_STEP_TOKENS / np.maximum(step_tokens_per_sequence, 1)
     activations = step_bytes_per_sequence * np.minimum(batch, together)
     kv_cache = kv_bytes_per_sequence * batch
     needed = weights_bytes + kv_cache + activations
     free = usable - weights_bytes
-    small = np.floor(free / (kv_bytes_per_sequence + step_bytes_per_sequence + 1e-300))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        large = np.floor((free - step_bytes_per_sequence * together) / np.maximum(kv_bytes_per_sequence, 1e-300))
-    most = np.where(small <= together, small, np.maximum(large, np.floor(together)))
-    most = np.clip(most, 0, 10**9)
+    small = np.floor(free / np.maximum(kv_bytes_per_sequence + step_bytes_per_sequence, 1))
+    large = np.floor((free - step_bytes_per_sequence * together) / np.maximum(kv_bytes_per_sequence, 1))
+    most = np.clip(np.where(small <= together, small, large), 0, 10**9)
     fits = needed <= usable
     return MemoryBudget(
         capacity_bytes,

@@ -34,8 +34,18 @@ class Model(Protocol):
     def name(self) -> str: ...
     @property
     def phases(self) -> tuple[str, ...]: ...
-    def graph(self, phase: str, batch: Num, q_tokens: Num, past_tokens: Num, formats: Any = None) -> WorkloadGraph: ...
-    def kv_cache_bytes(self, batch: Num, context: Num, fmt: Any = ...) -> Num: ...
+    def graph(
+        self,
+        phase: str,
+        batch: Num,
+        q_tokens: Num,
+        past_tokens: Num,
+        formats: Any = None,
+        source_tokens: Num | None = None,
+    ) -> WorkloadGraph: ...
+    def kv_cache_bytes(
+        self, batch: Num, context: Num, fmt: Any = ..., source_tokens: Num | None = None
+    ) -> Num: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,9 +116,12 @@ def _graphs(model: Model, scenario: Scenario, formats: Any) -> list[WorkloadGrap
     batch = micro_batch(scenario)
     if "forward" in model.phases:
         return [model.graph("forward", batch, scenario.prompt_tokens, 0, formats)]
+    past, source = decode_past(scenario), None
+    if getattr(model, "prompt_is_source", False):  # the prompt feeds an encoder: the cache holds generated tokens
+        past, source = past - scenario.prompt_tokens, scenario.prompt_tokens
     return [
-        model.graph("prefill", batch, scenario.prompt_tokens, 0, formats),
-        model.graph("decode", batch, 1, decode_past(scenario), formats),
+        model.graph("prefill", batch, scenario.prompt_tokens, 0, formats, source),
+        model.graph("decode", batch, 1, past, formats, source),
     ]
 
 

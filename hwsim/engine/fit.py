@@ -20,7 +20,7 @@ from hwsim.units import gib
 class Caches(Protocol):
     """The part of a model that knows its caches."""
 
-    def kv_cache_bytes(self, batch: Num, context: Num, fmt: Any = ...) -> Num: ...
+    def kv_cache_bytes(self, batch: Num, context: Num, fmt: Any = ..., source_tokens: Num | None = None) -> Num: ...
 
 
 def device_budget(
@@ -31,8 +31,10 @@ def device_budget(
     cache_format = next((t.format for t in _cached(last)), None)
     kv: Num = 0
     if cache_format is not None:
-        context = scenario.prompt_tokens + scenario.output_tokens
-        kv = model.kv_cache_bytes(1, context, cache_format) * _cache_share(whole[-1], last) / scenario.pp
+        context, source = scenario.prompt_tokens + scenario.output_tokens, None
+        if getattr(model, "prompt_is_source", False):
+            context, source = scenario.output_tokens, scenario.prompt_tokens
+        kv = model.kv_cache_bytes(1, context, cache_format, source) * _cache_share(whole[-1], last) / scenario.pp
     weights: Num = 0
     for graph in graphs:  # encoders have weights that decode does not touch
         weights = np.maximum(weights, device_weight_bytes(graph))

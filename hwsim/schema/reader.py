@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -58,12 +59,21 @@ def render_path(key_path: KeyPath) -> str:
 
 
 def read(path: Path) -> Document:
-    """Read one YAML file into plain data.
+    """Read one YAML file into plain data. A file that has not changed is read once; callers do not change the data.
 
     Raises
     ------
     InputError: unreadable, not UTF-8, too large, malformed, hostile, or with a duplicate key; names file:line.
     """
+    try:
+        status = path.stat()
+    except (OSError, ValueError):
+        return parse(_text(path), path)
+    return _read(path, status.st_mtime_ns, status.st_size)
+
+
+@lru_cache(maxsize=512)
+def _read(path: Path, modified_ns: int, size: int) -> Document:
     return parse(_text(path), path)
 
 
