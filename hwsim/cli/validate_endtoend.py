@@ -1,0 +1,36 @@
+"""`hwsim validate endtoend DIR`: predicted TTFT and TPOT beside serving benchmarks of real engines."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hwsim.cli import options as o
+
+
+def command(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder with e2e_serving.csv, or one such file.")],
+    format_: Annotated[str, typer.Option("--format", "-f", help="table, json or csv.")] = "table",
+    out: o.OutFile = None,
+    force: o.Force = False,
+) -> None:
+    """Error of TTFT and TPOT by model, engine and concurrency (8 clients and below, above)."""
+    form = o.check_format(o.format_of(format_, out), ("table", "json", "csv"))
+    from hwsim.validation.endtoend import validate_endtoend
+
+    document = validate_endtoend(folder)
+    for reason, rows in document["skipped"].items():
+        o.note(f"left out {rows} rows: {reason}")
+    text = o.to_json(document) if form == "json" else _lines(document["rows"], "," if form == "csv" else "  ")
+    o.emit(text, out, force)
+
+
+def _lines(rows: list[dict[str, object]], gap: str) -> str:
+    """One line a row; columns are padded where the gap is blank."""
+    if not rows:
+        return ""
+    cells = [list(rows[0])] + [[f"{v:.1f}" if isinstance(v, float) else str(v) for v in row.values()] for row in rows]
+    widths = [max(len(r[i]) for r in cells) if gap != "," else 0 for i in range(len(cells[0]))]
+    return "".join(gap.join(c.ljust(w) for c, w in zip(r, widths, strict=True)).rstrip() + "\n" for r in cells)

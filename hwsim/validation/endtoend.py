@@ -1,0 +1,214 @@
+"""Scores predicted TTFT and TPOT against serving benchmarks of real engines (``e2e_serving.csv`` schema).
+
+Kernel times come from the ordinary engine (`hwsim.engine.estimate`) with shipped calibrations; nothing here is
+fitted to these rows but the front-end time below. The benchmarks are closed loops: C clients each wait for their
+answer and ask again, all prompts and answers have the same length. From a decode step D(C) at the mean context and a
+prompt pass P(1):
+
+- TPOT = D + (C - 1) P / osl: within one answer every other client's prompt passes once and stalls the batch.
+- TTFT = P (1 + sqrt(C) / 2) + D + front end: clients of equal length drift into step, and the prompts ahead of a new
+  one grow as the fluctuation of C random phases (1 at C = 4); then the running step and the server's front end.
+- dense models under TensorRT-LLM 1.0 wait as if the engine had one slot less than clients: + osl TPOT / C.
+
+Not modelled: attention data parallelism (priced as tensor parallelism), prefix reuse, disaggregation, engines bound
+by their host.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwsim import content
+from hwsim.engine.estimate import estimate
+from hwsim.errors import HwsimError, InputError
+from hwsim.frontends.catalog import resolve_model
+from hwsim.frontends.formats import Formats
+from hwsim.ir.platform import Platform
+from hwsim.ir.scenario import Scenario
+from hwsim.schema.loader import load_hardware
+
+Array = NDArray[Any]
+COLUMNS: Final = ("model", "gpu", "backend", "isl", "osl", "concurrency", "tp", "ttft_ms", "tpot_ms")
+# Front end between a request's arrival and its first scheduling, seconds: tokenizer, HTTP, scheduler hand-over.
+# Median of what the DEV rows of each engine leave over the queueing terms above.
+FRONT_END_S: Final = {"trtllm": 0.045, "vllm": 0.0, "sglang": 0.0}
+LOW_CONCURRENCY: Final = 8
+MOST_ROWS: Final = 200_000
+# Benchmarks name fp8 checkpoints by their quantization; catalog format of (precision, gemm_quant).
+_FORMATS: Final = {
+    ("fp8", "fp8_block"): "fp8_blk",
+    ("fp8", "fp8"): "fp8",
+    ("fp4", "nvfp4"): "nvfp4",
+    ("fp16", ""): "fp16",
+    ("", ""): "bf16",
+}
+_NATIVE: Final = {"gpt-oss": "mxfp4", "minimax": "fp8_blk", "deepseek-r1": "fp8_blk", "deepseek-v3": "fp8_blk"}
+"""Checkpoints published in a narrow format: engines load them as they are, whatever the run is called."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One benchmark row. `line` is 1-based; empty numbers are NaN."""
+
+    line: int
+    text: Mapping[str, str]
+
+    def number(self, name: str) -> float:
+        value = self.text.get(name, "")
+        try:
+            return float(value) if value else float("nan")
+        except ValueError:
+            return float("nan")
+
+    @property
+    def weights(self) -> str:
+        """Catalog name of the weight format."""
+        model = self.text["model"].lower()
+        native = next((fmt for part, fmt in _NATIVE.items() if part in model), None)
+        key = (self.text.get("precision", ""), self.text.get("gemm_quant", ""))
+        return native or _FORMATS.get(key) or _FORMATS.get((key[0], key[0]), "bf16")
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """Predictions in milliseconds beside a run."""
+
+    run: Run
+    ttft_ms: float
+    tpot_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Scored runs, and why others were left out: reason -> rows."""
+
+    scored: tuple[Scored, ...]
+    skipped: Mapping[str, int] = field(default_factory=dict)
+
+
+def read_runs(path: Path) -> list[Run]:
+    """Rows of a serving CSV. Raises InputError where the file or its columns are wrong."""
+    try:
+        with path.open(newline="", encoding="utf-8") as stream:
+            reader = csv.DictReader(stream)
+            header = reader.fieldnames or []
+            rows = [
+                Run(i + 2, {k: v or "" for k, v in row.items() if k}) for i, row in enumerate(reader) if i < MOST_ROWS
+            ]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError("cannot read the serving runs", where=str(path), seen=str(error)[:120]) from None
+    missing = [name for name in COLUMNS if name not in header]
+    if missing:
+        raise InputError(
+            "the columns are not those of serving runs",
+            where=str(path),
+            seen=", ".join(header)[:200],
+            fix=f"add {', '.join(missing)}",
+        )
+    return rows
+
+
+def predict_runs(runs: Sequence[Run]) -> Report:
+    """TTFT and TPOT of every aggregated closed-loop run; one engine call a deployment, arrays over its runs."""
+    groups: dict[tuple[str, str, str, int, int], list[Run]] = {}
+    skipped: dict[str, int] = {}
+    for run in runs:
+        reason = _unusable(run)
+        if reason:
+            skipped[reason] = skipped.get(reason, 0) + 1
+        else:
+            tp = int(run.number("tp"))
+            groups.setdefault((run.text["model"], run.text["gpu"], run.weights, tp, _expert_ranks(run, tp)), []).append(
+                run
+            )
+    scored: list[Scored] = []
+    for deployment, members in groups.items():
+        try:
+            scored += _predict(deployment, members)
+        except HwsimError as error:
+            skipped[error.what] = skipped.get(error.what, 0) + len(members)
+    return Report(tuple(sorted(scored, key=lambda s: s.run.line)), skipped)
+
+
+def _unusable(run: Run) -> str:
+    """Why a row has no prediction, or nothing."""
+    if run.text.get("mode", "agg") != "agg":
+        return f"mode {run.text['mode'][:20]}: not a closed loop on one deployment"
+    numbers = [run.number(k) for k in ("isl", "osl", "concurrency", "tp", "ttft_ms", "tpot_ms")]
+    if not all(np.isfinite(v) and v > 0 for v in numbers):
+        return "a length, degree or measured time is missing"
+    return "pipeline parallel" if run.number("pp") > 1 else ""
+
+
+def _expert_ranks(run: Run, tp: int) -> int:
+    ranks = run.number("moe_ep")
+    return int(min(ranks, tp)) if np.isfinite(ranks) and ranks > 1 else 1
+
+
+def _predict(deployment: tuple[str, str, str, int, int], runs: Sequence[Run]) -> list[Scored]:
+    name, gpu, weights, tp, ep = deployment
+    model = resolve_model(name).model
+    platform = node_of(gpu, tp)
+    isl, osl, clients = (np.array([r.number(k) for r in runs]) for k in ("isl", "osl", "concurrency"))
+    formats = Formats.of(weights, "bf16" if weights == "mxfp4" else None, None)
+    base = Scenario(1, isl, osl, formats.weights.name, formats.activations.name, formats.kv_cache.name, tp=tp, ep=ep)
+    prompt_s = _metric(model, platform, base, formats, "ttft_s") + 0.0 * isl
+    step_s = _metric(model, platform, replace(base, batch=clients), formats, "tpot_s") + 0.0 * isl
+    tpot = step_s + (clients - 1.0) * prompt_s / osl
+    backend = [r.text["backend"] for r in runs]
+    ahead = 0.5 * np.sqrt(clients) * np.minimum(clients - 1.0, 1.0)
+    ttft = (1.0 + ahead) * prompt_s + step_s + np.array([FRONT_END_S.get(b, 0.0) for b in backend])
+    short = np.array([b == "trtllm" for b in backend]) & (model.spec.moe is None)
+    ttft = ttft + np.where(short, osl * tpot / clients, 0.0)
+    return [Scored(r, float(a) * 1e3, float(b) * 1e3) for r, a, b in zip(runs, ttft, tpot, strict=True)]
+
+
+def _metric(model: Any, platform: Platform, scenario: Scenario, formats: Formats, name: str) -> Array:
+    return np.asarray(estimate(model, platform, scenario, formats).metrics[name].value)
+
+
+def node_of(gpu: str, ranks: int) -> Platform:
+    """A platform with at least `ranks` of that GPU: the device alone, the first shipped node, or bare copies."""
+    alone = load_hardware(gpu).platform
+    if ranks == 1:
+        return alone
+    for name in sorted(content.catalog("node")):
+        node = load_hardware(name).platform
+        if node.device.name == alone.device.name and node.count >= ranks:
+            return node
+    return alone.with_(count=ranks)
+
+
+def validate_endtoend(path: Path | str) -> dict[str, Any]:
+    """Score a file, or ``e2e_serving.csv`` of a folder: one row a model, engine and concurrency band, and in all."""
+    path = Path(path)
+    path = path / "e2e_serving.csv" if path.is_dir() else path
+    report = predict_runs(read_runs(path))
+    groups: dict[tuple[str, str, str], list[Scored]] = {}
+    for item in report.scored:
+        low = item.run.number("concurrency") <= LOW_CONCURRENCY
+        band = f"<= {LOW_CONCURRENCY}" if low else f"> {LOW_CONCURRENCY}"
+        for key in ((item.run.text["model"], item.run.text["backend"], band), ("all", "all", band)):
+            groups.setdefault(key, []).append(item)
+    if report.scored:
+        groups["all", "all", "all"] = list(report.scored)
+    rows = [{"model": m, "backend": b, "concurrency": c, **score(g)} for (m, b, c), g in sorted(groups.items())]
+    return {"schema": "hwsim/validate-endtoend@1", "file": path.name, "rows": rows, "skipped": dict(report.skipped)}
+
+
+def score(items: Sequence[Scored]) -> dict[str, float]:
+    """Mean and median absolute percentage error and bias of TPOT and TTFT."""
+    out: dict[str, float] = {"n": len(items)}
+    for name in ("tpot", "ttft"):
+        ratio = np.array([getattr(s, f"{name}_ms") / s.run.number(f"{name}_ms") for s in items])
+        error = 100.0 * np.abs(ratio - 1.0)
+        out |= {f"{name}_mape_percent": float(error.mean()), f"{name}_median_percent": float(np.median(error))}
+        out[f"{name}_bias_percent"] = float(100.0 * (ratio - 1.0).mean())
+    return out
