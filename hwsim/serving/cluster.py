@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from hwsim import laws
-from hwsim.errors import LawViolation
+from hwsim.errors import InfeasibleError, LawViolation
 from hwsim.serving.clock import ARRIVAL, Clock
 from hwsim.serving.record import FINISHED, REJECTED, Record
 from hwsim.serving.request import Request
@@ -66,6 +66,11 @@ class Cluster:
         finally:
             if enabled:
                 gc.enable()
+        if self.limbo:
+            raise InfeasibleError(
+                f"{len(self.limbo)} requests wait for a replica and none is coming back",
+                fix="give an outage an end, or more replicas",
+            )
         self.verify()
 
     def verify(self) -> None:
@@ -111,6 +116,37 @@ class Cluster:
         replica = candidates[0] if len(candidates) == 1 else self.router.pick(request, candidates)
         self.record.replica[request.index] = replica.index
         replica.accept(request, now_s)
+
+    def expects_more(self) -> bool:
+        """Whether the source has arrivals to come."""
+        return bool(getattr(self.source, "pending", 0))
+
+    def take_down(self, replica: Any) -> None:
+        """A replica fails: its requests lose their cache and are routed again."""
+        now_s = self.clock.now
+        if replica not in self.replicas:
+            return
+        self.replicas = [r for r in self.replicas if r is not replica]
+        for request in replica.stop(now_s):
+            if self.replicas:
+                self.dispatch(request, now_s)
+            else:
+                self.limbo.append(request)
+                self.leave_replica(now_s)
+
+    def retire(self, replica: Any) -> None:
+        """A replica takes no more requests and drains; it is paid until it is empty."""
+        self.replicas = [r for r in self.replicas if r is not replica]
+        replica.retired_s = self.clock.now
+
+    def bring_up(self, replica: Any) -> None:
+        """A replica (new or repaired) takes requests from now on, first those that waited for one."""
+        if replica not in self.replicas:
+            self.replicas = [*self.replicas, replica]
+        waiting, self.limbo = self.limbo, []
+        for request in waiting:
+            target = self.router.pick(request, self.replicas)
+            self.enter_replica(request, target, self.clock.now)
 
     def leave_replica(self, now_s: float) -> None:
         """A request is now between replicas (its cache travels, or it waits for a replica)."""
@@ -204,6 +240,11 @@ class TraceSource:
         if rows and not (replica.kv.possible(Request(0, 0.0, largest, 0)) and largest):
             for row in rows:
                 replica.require_possible(self.request(row))
+
+    @property
+    def pending(self) -> int:
+        """Rows that have not arrived."""
+        return len(self.arrival_s) - self._next
 
     def _pump(self, event: Any) -> None:
         cluster, times, index = self._cluster, self.arrival_s, self._next

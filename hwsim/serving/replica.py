@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Callable
 from heapq import heappop, heappush
 from typing import TYPE_CHECKING, Any, Final
 
@@ -71,6 +72,7 @@ class Replica:
         self._front: list[Request] = []
         self._back: list[Request] = []
         self._held: list[Request] = []
+        self._actions: list[Callable[[float], None]] = []
         self._version = self._count = self._stale = 0
         self._patient = isinstance(policy, Patient)
         self._busy = self._decoding = self._evicted = False
@@ -251,6 +253,7 @@ class Replica:
             return
         now_s, count = self.clock._now, self._count
         if count:
+            self._count = 0
             self.iterations += count
             self.busy_s += now_s - self._start_s
             if self._decoding:
@@ -263,6 +266,8 @@ class Replica:
                     self._complete_prefill(request, now_s)
             if now_s >= self.samples.due_s:
                 self.samples.take(now_s, self)
+        while self._actions:
+            self._actions.pop()(now_s)
         if self.inbox.next_s <= now_s:
             self.inbox.pull(now_s)
         if self._undecided():
@@ -386,12 +391,53 @@ class Replica:
         self.kv.release(request)
         self._count_out(now_s)
 
-    def withdraw(self, request: Request, now_s: float) -> None:
-        """A running or waiting request leaves and loses what is cached here; it keeps its tokens."""
-        if request in self.waiting:
-            self.waiting.remove(request)
-        else:
+    def stop(self, now_s: float) -> list[Request]:
+        """Lose everything at once (failure): all requests, running ones first, without their cache."""
+        self._settle(now_s)
+        lost = [*self._front, *self._order.values(), *self._back]
+        lost += [r for r, _ in self._chunks if r.index not in self._order and r not in lost and r.blocks]
+        for request in lost:
             self.evict(request)
+        lost += list(self.waiting)
+        self.waiting.clear()
+        for _ in lost:
+            self._count_out(now_s)
+        self._heap.clear()
+        self._stale = 0
+        self._version += 1
+        self._busy, self._count, self._chunks, self._decoding = False, 0, [], False
+        return lost
+
+    def _settle(self, now_s: float) -> None:
+        """Book the whole iterations of the present run that have passed by now; the broken one is lost."""
+        if not self._busy or not self._count:
+            return
+        if self._decoding and not self._chunks and self._count > 1:
+            ahead = iterations_until(self._first_s, self._step_s, now_s - self._start_s)
+            done = ahead - 1
+            if done > 0:
+                run_s = done * self._first_s + self._step_s * (done * (done - 1) // 2)
+                self.iterations += done
+                self._book_decodes(done, self._start_s + run_s)
+        self.busy_s += now_s - self._start_s
+
+    def at_boundary(self, action: Callable[[float], None], now_s: float) -> None:
+        """Call `action(time_s)` at the first iteration boundary not before now."""
+        if not self._busy:
+            action(now_s)
+            return
+        self._actions.append(action)
+        self.replan(now_s)
+
+    def move_out(self, request: Request, now_s: float) -> None:
+        """A decoding request leaves with its cache, to go on elsewhere (call at a boundary)."""
+        processed = self.processed(request)
+        self.context -= processed
+        self._leave(request)
+        self._stale += 1
+        self.gaps.left(request, processed == request.prefill + 1)
+        self.kv.release(request)
+        request.prefill, request.processed, request.kv_ready = processed - 1, processed - 1, True
         self._count_out(now_s)
 
     def check_empty(self) -> None:

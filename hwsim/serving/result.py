@@ -159,7 +159,7 @@ class ServingResult:
 
 def alive_s(replica: Any, span_s: float) -> float:
     """Seconds for which a replica was switched on and is paid."""
-    return float(getattr(replica, "paid_s", span_s))
+    return float(max(0.0, getattr(replica, "retired_s", span_s) - getattr(replica, "paid_from_s", 0.0)))
 
 
 def power_trace(samples: Any, busy_w: float, idle_w: float) -> list[float]:
