@@ -12,11 +12,15 @@ from hwsim.cli.predict import report_problems
 
 
 def command(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of measured-run CSVs, or one file.")],
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", help="Folder of measured CSVs, one file, or silicon:GPU (extra).")
+    ],
     mode: Annotated[
         str, typer.Option("--mode", help="shipped, cross-validated (refits, unseen sites) or leave-one-gpu-out.")
     ] = "shipped",
-    format_: Annotated[str, typer.Option("--format", "-f", help="table, json, csv, md or html (with plots).")] = "table",
+    format_: Annotated[
+        str, typer.Option("--format", "-f", help="table, json, csv, md or html (with plots).")
+    ] = "table",
     out: o.OutFile = None,
     force: o.Force = False,
 ) -> None:

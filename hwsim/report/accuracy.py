@@ -31,7 +31,10 @@ def to_table(document: Mapping[str, Any]) -> str:
     """Aligned text."""
     rows = [list(HEADS), *(cells(r) for r in document["rows"])]
     widths = [max(len(r[i]) for r in rows) for i in range(len(HEADS))]
-    lines = ["  ".join(c.ljust(w) if i < 3 else c.rjust(w) for i, (c, w) in enumerate(zip(r, widths, strict=True))) for r in rows]
+    lines = [
+        "  ".join(c.ljust(w) if i < 3 else c.rjust(w) for i, (c, w) in enumerate(zip(r, widths, strict=True)))
+        for r in rows
+    ]
     return "\n".join([f"{document['mode']} on {document['data']}", *lines])
 
 

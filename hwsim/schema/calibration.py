@@ -26,7 +26,10 @@ LINEAGE: Final = {
     "cdna1": ("amd", 0.0), "cdna2": ("amd", 1.0), "cdna3": ("amd", 2.0), "cdna4": ("amd", 3.0), "rdna3.5": ("amd", 4.0),
 }  # fmt: skip
 OTHER_VENDOR: Final = 4.0  # generations that a change of vendor counts for
-BANDWIDTH_WEIGHT: Final = 0.25  # generations that a factor e of DRAM bandwidth counts for: GDDR parts resemble GDDR parts
+OTHER_MEMORY: Final = (
+    3.0  # generations that GDDR against HBM counts for: another chip of the same name (A40 against A100)
+)
+BANDWIDTH_WEIGHT: Final = 0.25  # generations that a factor e of DRAM bandwidth counts for
 
 
 class ResidualBin(Strict):
@@ -83,6 +86,7 @@ class CalibrationFile(Strict):
     name: Name
     device: Name
     generation: str = ""
+    memory: str = ""
     dram_bytes_per_s: float = Field(gt=0)
     date: str
     software: dict[str, str]
@@ -110,7 +114,13 @@ def kinship(device: Device, file: CalibrationFile) -> float:
     other_vendor, other_rank = LINEAGE.get(file.generation, ("nvidia", 3.0))
     ratio = float(_scalar(device.main_memory.read_bytes_per_s)) / file.dram_bytes_per_s
     apart = abs(rank - other_rank) + (OTHER_VENDOR if vendor != other_vendor else 0.0)
+    apart += OTHER_MEMORY if stacked(device.main_memory.name) != stacked(file.memory) else 0.0
     return 0.05 + apart + BANDWIDTH_WEIGHT * abs(math.log(ratio))
+
+
+def stacked(memory: str) -> bool:
+    """True for HBM."""
+    return memory.lower().startswith("hbm")
 
 
 def _scalar(value: Any) -> float:

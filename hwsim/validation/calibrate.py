@@ -124,7 +124,9 @@ def fit_family(m: Measured) -> dict[str, Any]:
         fitted = fit(m.family, group)
         errors = cross_validate(m.family, group, fitted)
         for rows in group:
-            entries[rows.kernel_class] = _class_entry(m.family, rows, fitted[rows.kernel_class], errors[rows.kernel_class])
+            entries[rows.kernel_class] = _class_entry(
+                m.family, rows, fitted[rows.kernel_class], errors[rows.kernel_class]
+            )
     return dict(sorted(entries.items()))
 
 
@@ -156,7 +158,15 @@ def residual_bins(predicted_s: Array, log_ratio: Array) -> list[dict[str, Any]]:
     for part in np.array_split(order, count):
         q10, q50, q90 = np.quantile(log_ratio[part], [0.1, 0.5, 0.9])
         middle = float(np.exp(np.mean(np.log(predicted_s[part])))) * 1e6
-        bins.append({"predicted_us": _digits(middle), "n": len(part), "q10": _digits(q10), "q50": _digits(q50), "q90": _digits(q90)})
+        bins.append(
+            {
+                "predicted_us": _digits(middle),
+                "n": len(part),
+                "q10": _digits(q10),
+                "q50": _digits(q50),
+                "q90": _digits(q90),
+            }
+        )
     return bins
 
 
@@ -197,6 +207,7 @@ def document(device: Device, families: Mapping[str, Any], measured: Sequence[Mea
         "name": device.name,
         "device": device.name,
         "generation": device.generation,
+        "memory": device.main_memory.name,
         "dram_bytes_per_s": float(device.main_memory.read_bytes_per_s),
         "date": when,
         "software": {"hwsim": __version__, "numpy": np.__version__, "scipy": scipy.__version__},

@@ -16,7 +16,9 @@ Array = NDArray[Any]
 Parameters = Mapping[str, Mapping[str, float]]
 """Kernel class -> parameter name -> value."""
 
-LOSS_SCALE = 0.04  # log error above which a row pulls linearly: about the run-to-run noise of the sources
+LOSS_SCALE = (
+    0.02  # log error above which a row pulls linearly: below the run-to-run noise, so close to least absolute error
+)
 PRIOR_STRENGTH = 0.25  # pull to the start value, in rows of LOSS_SCALE-sized error per half-width of the bounds
 STEP = 2e-3  # forward difference in search units; small against the bounds, large against the kinks of the argmin
 

@@ -19,12 +19,14 @@ from hwsim.schema.calibration import calibration_files, from_files, kinship
 from hwsim.validation.fit import Rows, cross_validate
 from hwsim.validation.predict import predict_class, resolve_gpus
 from hwsim.validation.scores import scores
+from hwsim.validation.silicon import silicon_tables
 from hwsim.validation.table import Problem, Table, read_table
 
 Array = NDArray[Any]
 LARGE_S = 50e-6  # rows above this are not dominated by launch floors
 FLAT_EFFICIENCY = 0.8  # the flat factor of many published estimators
 POINTS = 300  # points a group keeps for the plot
+SILICON = "silicon:"
 MODES = ("shipped", "cross-validated", "leave-one-gpu-out")
 
 
@@ -52,7 +54,7 @@ def validate_kernels(folder: Path, *, mode: str = "shipped") -> dict[str, Any]:
     """
     if mode not in MODES:
         raise InputError("unknown way to validate", seen=mode, fix="one of " + ", ".join(MODES))
-    tables, skipped = read_folder(folder)
+    tables, skipped = (silicon_tables(folder.name[len(SILICON) :]), []) if is_silicon(folder) else read_folder(folder)
     problems: list[Problem] = []
     groups: list[Group] = []
     for table in tables:
@@ -61,6 +63,11 @@ def validate_kernels(folder: Path, *, mode: str = "shipped") -> dict[str, Any]:
         for gpu, device in devices.items():
             groups += score_gpu(table.take(table.columns["gpu"] == gpu), gpu, device, mode, problems)
     return document(folder, mode, groups, [str(p) for p in problems], skipped)
+
+
+def is_silicon(folder: Path) -> bool:
+    """True for ``silicon:GPU``: the tables of the installed measurement package instead of a folder."""
+    return folder.name.startswith(SILICON)
 
 
 def read_folder(folder: Path) -> tuple[list[Table], list[str]]:

@@ -67,7 +67,8 @@ def predict_table(table: Table) -> Predictions:
     done = np.isfinite(out[0])
     merged = tuple(sorted((*table.problems, *problems), key=lambda p: p.line))
     kept = replace(table.take(done), problems=merged)
-    return Predictions(kept, *(out[:, done] * 1e6), classes[done], exact[done])
+    value, low, high = out[:, done] * 1e6
+    return Predictions(kept, value, low, high, classes[done], exact[done])
 
 
 def predict_class(

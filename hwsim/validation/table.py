@@ -84,7 +84,7 @@ def read_table(
     for i in ragged:
         problems[i] = Problem(lines[i], "row", f"{len(rows[i])} fields where the header has {len(header)}")
         rows[i] = (rows[i] + [""] * len(header))[: len(header)]
-    by_name = dict(zip(header, zip(*rows, strict=True), strict=True)) if rows else {h: () for h in header}
+    by_name = dict(zip(header, zip(*rows, strict=True), strict=True)) if rows else dict.fromkeys(header, ())
     for column in _all_columns(chosen, gpus, latency, default_gpu):
         if column.name in by_name:
             columns[column.name] = _parse(column, by_name[column.name], problems)

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from hwsim.cost.gpu import attention_decode, attention_prefill, moe
 from hwsim.cost.gpu.gemm import ACTIVATIONS
 from hwsim.cost.gpu.vector import OPS
 from hwsim.cost.peaks import compute_path
@@ -51,56 +52,6 @@ def _weight_format(stored: NumberFormat, act: str) -> str:
     return act
 
 
-def prefill_columns(operator: Operator, platform: Platform) -> Row | None:
-    """Causal attention over `q_len` new tokens after `prefix` cached ones; None where it is not causal."""
-    dims = operator.dims
-    if not np.all(dims.get("causal", 1)):
-        return None
-    return {**_heads(operator), "seq_len": dims["q_len"], "prefix": dims.get("prefix", 0)}
-
-
-def decode_columns(operator: Operator, platform: Platform) -> Row | None:
-    """One new token a sequence over `context` cached tokens."""
-    return {**_heads(operator), "context_len": operator.dims["context"]}
-
-
-def _heads(operator: Operator) -> dict[str, Any]:
-    dims = operator.dims
-    cache = [t.format for t in operator.inputs if t.role == "kv_cache"]
-    kv = "fp8" if cache and cache[0].element_bits <= 8 else "bf16"
-    return {
-        "batch": dims["batch"],
-        "n_heads": dims["n_heads"],
-        "n_kv_heads": dims["n_kv_heads"],
-        "head_dim": dims["head_dim"],
-        "window": dims.get("window", 0),
-        "dtype": "bf16",
-        "kv_dtype": kv,
-        "backend": "engine",
-    }
-
-
-def moe_columns(operator: Operator, platform: Platform) -> Row | None:
-    """Fused gated experts on one rank; None for plain (ungated) experts."""
-    dims = operator.dims
-    if not np.all(np.asarray(dims.get("matrices", 3)) == 3):
-        return None
-    act, weight = gemm_formats(operator, platform)
-    return {
-        "num_tokens": dims["tokens"],
-        "hidden": dims["hidden"],
-        "inter": dims["inter"],
-        "topk": dims["topk"],
-        "num_experts": dims["experts"],
-        "moe_tp": dims.get("moe_tp", 1),
-        "moe_ep": dims.get("moe_ep", 1),
-        "dtype_act": act,
-        "dtype_weight": weight,
-        "distribution": "balanced",
-        "backend": "engine",
-    }
-
-
 def vector_columns(operator: Operator, platform: Platform) -> Row | None:
     """Rows, columns and compulsory bytes; an unknown function counts as an element-wise one."""
     name = _VECTOR_NAMES.get(operator.op, operator.op)
@@ -132,9 +83,9 @@ def collective_columns(operator: Operator, platform: Platform) -> Row | None:
 
 ADAPTERS: Final[dict[str, tuple[str, Callable[[Operator, Platform], Row | None]]]] = {
     "gemm": ("gemm", gemm_columns),
-    "attention_prefill": ("attention_prefill", prefill_columns),
-    "attention_decode": ("attention_decode", decode_columns),
-    "moe": ("moe", moe_columns),
+    "attention_prefill": ("attention_prefill", attention_prefill.columns_of),
+    "attention_decode": ("attention_decode", attention_decode.columns_of),
+    "moe": ("moe", moe.columns_of),
     "vector": ("vector", vector_columns),
     "collective": ("collective", collective_columns),
 }

@@ -1,7 +1,7 @@
 """Pieces every kernel model shares; all broadcast over numpy arrays and hold no state.
 
 Sources: smooth maximum for imperfect overlap - roofline with transition (as in the ECM model, Hofmann et al. 2019);
-bandwidth by bytes in flight - Little's law on the memory system (Volkov 2016, chapter 4); wave quantization -
+wave quantization -
 NVIDIA, "Matrix Multiplication Background User's Guide", section "Wave Quantization".
 """
 
@@ -37,15 +37,6 @@ def waves(blocks: Any, slots: Any, hardness: Any) -> Array:
     """
     w = np.asarray(blocks) / slots
     return np.asarray(hardness * np.ceil(w - 1e-9) + (1.0 - hardness) * np.maximum(w, 1.0))
-
-
-def saturating(bytes_moved: Any, bandwidth: Any, ramp_bytes: Any) -> Array:
-    """Seconds to move bytes at a bandwidth that needs `ramp_bytes` in flight: (bytes + ramp) / bandwidth, minus the ramp at 0.
-
-    The first half-rate point lies at `ramp_bytes`; continuous and increasing, zero bytes cost nothing.
-    """
-    moved = np.asarray(bytes_moved, dtype=np.float64)
-    return np.asarray((moved + ramp_bytes * (1.0 - np.exp(-moved / np.maximum(ramp_bytes, 1e-30)))) / bandwidth)
 
 
 def resident(working_set_bytes: Any, cache_bytes: Any, share: Any, spread: float = 3.0) -> Array:

@@ -70,7 +70,19 @@ def kernel_class(columns: Columns) -> Array:
     return np.char.add(np.char.add(names(columns["op"]), "@"), protocol(columns["backend"]))
 
 
-_ELEMENTWISE = ("add", "mul", "relu", "add_scalar", "mul_scalar", "gelu", "tanh", "div", "pow", "div_scalar", "pow_scalar")
+_ELEMENTWISE = (
+    "add",
+    "mul",
+    "relu",
+    "add_scalar",
+    "mul_scalar",
+    "gelu",
+    "tanh",
+    "div",
+    "pow",
+    "div_scalar",
+    "pow_scalar",
+)
 FALLBACKS = {
     **{op: tuple(o for o in _ELEMENTWISE if o != op) for op in (*_ELEMENTWISE, "copy")},
     "rmsnorm": ("layernorm",), "layernorm": ("rmsnorm",), "softmax": ("layernorm",), "gelu_mul": ("silu_mul",),
