@@ -16,6 +16,7 @@ KINDS = {
     "kernels": "Measured kernel runs: error by family, GPU and dtype, share inside the band.",
     "mapping": "Exact cases of tilings: access counts and optima.",
     "serving": "Exact scheduler cases and real-engine runs.",
+    "eager": "Whole models in eager PyTorch as the sum of their kernels.",
     "endtoend": "TTFT and TPOT of real serving engines, by model and concurrency.",
 }
 

@@ -23,11 +23,11 @@ def command(
     document = validate_endtoend(folder)
     for reason, rows in document["skipped"].items():
         o.note(f"left out {rows} rows: {reason}")
-    text = o.to_json(document) if form == "json" else _lines(document["rows"], "," if form == "csv" else "  ")
+    text = o.to_json(document) if form == "json" else lines(document["rows"], "," if form == "csv" else "  ")
     o.emit(text, out, force)
 
 
-def _lines(rows: list[dict[str, object]], gap: str) -> str:
+def lines(rows: list[dict[str, object]], gap: str) -> str:
     """One line a row; columns are padded where the gap is blank."""
     if not rows:
         return ""
