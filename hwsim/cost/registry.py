@@ -25,11 +25,15 @@ Metrics = Callable[[Sequence[Timeline]], Mapping[str, Bracket]]
 FAMILIES: Final[dict[str, str]] = {
     "gpu": "hwsim.cost.gpu",
     "tpu": "hwsim.cost.generic",
-    "npu": "hwsim.cost.generic",
-    "cpu": "hwsim.cost.generic",
+    "npu": "hwsim.cost.npu",
+    "cpu": "hwsim.cost.cpu",
     "soc": "hwsim.cost.generic",
     "fpga": "hwsim.cost.fpga",
     "wafer": "hwsim.cost.wafer",
+    "flash": "hwsim.cost.storage",
+    "hybrid": "hwsim.cost.hybrid",
+    "pim": "hwsim.cost.pim",
+    "cxl": "hwsim.cost.cxl",
     "systolic": "hwsim.cost.generic",
 }
 

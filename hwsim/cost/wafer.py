@@ -86,6 +86,7 @@ def metrics(timelines: Sequence[Timeline]) -> Mapping[str, Bracket]:
         "underutilisation": Bracket(plain(regions(grid, o))),
         "compute_efficiency": Bracket(plain(busy.get("compute", 0.0) / np.maximum(spent, 1e-300))),
         "core_bytes": Bracket(plain(held)),
+        "routes": Bracket(o["routes"]),
         # half of the data crosses the middle of the square over 2 P links of link_bytes a cycle
         "transition_s": Bracket(plain(grid * held / (4 * o["link_bytes"]) / device.clock_hz)),
     }

@@ -36,7 +36,8 @@ class Rule(Strict):
     set: dict[str, Any] = {}
     options: dict[str, Any] = {}
     against: str = ""
-    grid: dict[str, list[Any]] = {}
+    grid: dict[str, list[Any]] = {}  # settings: the best counts ("up to")
+    free: dict[str, list[Any]] = {}  # unpublished parameters: the claim must lie in the band over them
     source: str = ""
 
 
@@ -60,7 +61,7 @@ class Claim(Strict):
 
 class ClaimsFile(Strict):
     """Rules and claims of one system. `metrics` renames a claim's metric; `needs_data` lists metrics that only the
-    original data set can score; `free` names unpublished parameters and the band over which a claim is judged."""
+    original data set can score."""
 
     schema_: Literal["hwsim/claims@1"] = Field(alias="schema")
     system: str
@@ -70,7 +71,6 @@ class ClaimsFile(Strict):
     rules: list[Rule] = []
     metrics: dict[str, str] = {}
     needs_data: dict[str, str] = {}
-    free: dict[str, list[Any]] = {}
     notes: str = ""
     claims: list[Claim] = []
 

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import Field, TypeAdapter, ValidationError
 
 from hwsim.errors import InputError, unknown_name
-from hwsim.schema.base import Bytes, Count, Fraction01, Frequency, PowerW, Strict
+from hwsim.schema.base import Bandwidth, Bytes, Count, FlopRate, Fraction01, Frequency, PowerW, Strict, Time
 
 Ratio = Annotated[float, Field(ge=0, le=1000, strict=False)]
 NoCount = Annotated[int, Field(ge=0, le=10**9)]
@@ -112,12 +112,73 @@ class CpuSection(Strict):
     memory_efficiency: Fraction01 = 0.8
 
 
+class PhoneSection(Strict):
+    """A phone: an int8 engine with static shapes, float processors beside it, one shared memory."""
+
+    processor: Literal["npu-int8", "npu-fp16", "cpu-int8", "gpu-fp16", "engine"] = "npu-int8"
+    chunk: Count  # prompt tokens of one prepared graph
+    prepare: Time  # of a prompt: environment, first graphs
+    layer: Time  # of a layer of a chunk: graph switches and float parts that stay exposed
+    chunk_weight: Time  # of one weight of a chunk in the int8 engine
+    stream_rows: Count  # up to so many rows a product is bound by its weights
+    npu_start: Time
+    npu_weight: Time
+    npu_fp16_weight: Time
+    cpu_start: Time
+    cpu_weight: Time
+    gpu_start: Time
+    gpu_weight: Time
+    single_bandwidth: Bandwidth  # of the shared memory for one processor alone
+    engine_rate: FlopRate = 1e9  # effective rate of a framework, for `processor: engine`
+
+
+class FlashSection(Strict):
+    """Weights in flash, a part of them in memory."""
+
+    mode: Literal["naive", "hybrid", "window", "all"] = "all"
+    sequential: Bandwidth
+    read_overhead: Time  # of one random read, over the parallel readers
+    read_stream: Bandwidth  # of the rest of a random read
+    resident: Fraction01  # share of the weights that memory holds
+    sparsity: Share  # of the neurons of a feed-forward layer that a token leaves idle
+    fresh: Fraction01  # share of the active neurons that the window does not hold yet
+    manage: Ratio  # time to insert and delete neurons, over the time to read them
+    sparse_compute: Fraction01  # time of the sparse pass over the dense one
+    compute_bytes: Ratio  # bytes of one weight as computed with
+    compute_bandwidth: Bandwidth  # at which the processor passes over weights
+
+
+class OffloadSection(Strict):
+    """A GPU that reads its weights from the host, with cache and attention on the CPU."""
+
+    link_peak: Bandwidth
+    link: Bandwidth  # measured
+    host_memory: Bytes
+    host_bandwidth: Bandwidth
+
+
+class CxlSection(Strict):
+    """Host memory tiers of a fine-tuning machine: DRAM and CXL cards as the CPU sees them, and the GPU's link."""
+
+    placement: Literal["dram", "cxl", "interleave", "aware"] = "aware"
+    cards: Count
+    card: Bandwidth  # of one card
+    dram: Bandwidth
+    link: Bandwidth
+    state_bytes: Ratio  # that Adam passes over for one parameter
+    mfu: Fraction01
+
+
 SECTIONS: Final[dict[str, type[Strict]]] = {
     "native": NativeSection,
     "fpga": FpgaSection,
     "mesh": MeshSection,
     "pim": PimSection,
     "cpu": CpuSection,
+    "phone": PhoneSection,
+    "flash": FlashSection,
+    "offload": OffloadSection,
+    "cxl": CxlSection,
 }
 
 
@@ -129,6 +190,10 @@ class Families(Strict):
     mesh: MeshSection | None = None
     pim: PimSection | None = None
     cpu: CpuSection | None = None
+    phone: PhoneSection | None = None
+    flash: FlashSection | None = None
+    offload: OffloadSection | None = None
+    cxl: CxlSection | None = None
 
 
 FAMILY_SECTIONS: tuple[str, ...] = tuple(Families.model_fields)

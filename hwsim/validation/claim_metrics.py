@@ -92,6 +92,10 @@ ABSOLUTE: Final[dict[str, Callable[[Document], float]]] = {
     "mm_time": lambda d: float(phase(d, "prefill")["resources"]["mac"]),
     "misc_time": lambda d: float(phase(d, d.get("asked") or "decode")["resources"]["misc"]),
     "max_output_tokens": lambda d: metric(d, "max_context_tokens"),
+    "kv_concurrency": lambda d: float(d["memory"]["capacity_bytes"])
+    * float(d["scenario"]["batch"])
+    / float(d["memory"]["kv_cache_bytes"]),
+    "decode_mfu": lambda d: _decode_mfu(d),
     "concurrency": lambda d: float(d["memory"]["max_batch"]),
     "cost_per_hour": lambda d: float(d["provenance"]["price"]["usd_per_hour"]) * float(d["hardware"]["devices"]),
 }  # fmt: skip
@@ -102,6 +106,9 @@ RATIO: Final[dict[str, Callable[[Document, Document], float]]] = {
     "speedup": lambda a, b: _time(b) / _time(a),
     "utilisation_ratio": lambda a, b: _time(b) / _time(a),
     "slowdown": lambda a, b: _time(a) / _time(b),
+    "optimizer_slowdown": lambda a, b: metric(a, "optimizer_s") / metric(b, "optimizer_s"),
+    "step_ratio": lambda a, b: metric(b, "step_s") / metric(a, "step_s"),
+    "step_gain": lambda a, b: metric(b, "step_s") / metric(a, "step_s") - 1,
     "latency_ratio": lambda a, b: _time(a) / _time(b),
     "compute_efficiency_ratio": lambda a, b: ABSOLUTE["mv_time"](b) / ABSOLUTE["mv_time"](a),
     "energy_efficiency_ratio": lambda a, b: metric(b, "energy_j_per_token") / metric(a, "energy_j_per_token"),
@@ -116,6 +123,12 @@ RATIO: Final[dict[str, Callable[[Document, Document], float]]] = {
     "flops_ratio": lambda a, b: _peak(a) / _peak(b),
     "bw_ratio": lambda a, b: _bandwidth(a) / _bandwidth(b),
 }  # fmt: skip
+
+
+def _decode_mfu(d: Document) -> float:
+    """Matrix operations outside attention a second, over the dense peak of one device (tasks are of one device)."""
+    tasks = [t for t in phase(d, "decode")["tasks"] if t["kind"] in ("gemm", "moe")]
+    return float(sum(t["flop"] for t in tasks) / sum(t["time_s"] for t in tasks) / _peak(d))
 
 
 def _held(d: Document) -> float:

@@ -8,6 +8,7 @@ the band over them.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -88,21 +89,23 @@ def _row(
         raise
     except HwsimError as error:
         return {**row, "verdict": "unmapped" if error.exit_code == 2 else "fail", "reason": error.what}
-    return {**row, **judged(claim, values, banded=bool(file.free))}
+    return {**row, **judged(claim, values)}
 
 
 def _values(
     claim: Claim, file: ClaimsFile, evaluate: Evaluate, efficiency: str | None, cache: dict[str, Any]
 ) -> list[float]:
-    """The metric over the grid of the claim's scenario, in the claim's unit."""
+    """The metric in the claim's unit: the best of the settings, once for each value of the unpublished parameters."""
     name = file.metrics.get(claim.metric, claim.metric)
-    asked = str(claim.setup.get("phase", ""))
-    sides = [
-        [{**_document(point, evaluate, efficiency, cache), "asked": asked} for point in side]
-        for side in case_of(claim, file).sides
-    ]
-    unit = si(1.0, claim.unit)
-    return [value / unit for value in predicted(name, sides)]
+    asked, unit = str(claim.setup.get("phase", "")), si(1.0, claim.unit)
+    values = []
+    for combination in itertools.product(*case_of(claim, file).sides):
+        sides = [
+            [{**_document(point, evaluate, efficiency, cache), "asked": asked} for point in grid]
+            for grid in combination
+        ]
+        values.append(max(predicted(name, sides)) / unit)
+    return values
 
 
 def _document(point: Point, evaluate: Evaluate, efficiency: str | None, cache: dict[str, Any]) -> Mapping[str, Any]:
@@ -116,15 +119,14 @@ def _document(point: Point, evaluate: Evaluate, efficiency: str | None, cache: d
     return found
 
 
-def judged(claim: Claim, values: Sequence[float], *, banded: bool = False) -> dict[str, Any]:
-    """Prediction, band, error and verdict of a claim from its values over a grid.
+def judged(claim: Claim, values: Sequence[float]) -> dict[str, Any]:
+    """Prediction, band, error and verdict of a claim.
 
-    `banded`: the grid runs over unpublished parameters, and the claim must lie inside the band; else the grid is of
-    settings and the claim is the best of them ("up to").
+    Several values are a band over unpublished parameters: the claim must lie inside it.
     """
     low, high = min(values), max(values)
     published, tolerance = claim.published_value, claim.tolerance_suggested
-    value = values[0] if len(values) == 1 else min(max(published, low), high) if banded else high
+    value = values[0] if len(values) == 1 else min(max(published, low), high)
     error = value - published if published == 0 else value / published - 1
     good = abs(error) <= tolerance
     if "upper bound" in claim.unit or "lower bound" in claim.unit:

@@ -32,9 +32,12 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """Points that a claim compares: usually one side, or two (`A vs B`); each side may be a grid of settings."""
+    """Points that a claim compares: usually one side, or two (`A vs B`).
 
-    sides: tuple[tuple[Point, ...], ...]
+    A side holds one grid of settings for each combination of its unpublished parameters.
+    """
+
+    sides: tuple[tuple[tuple[Point, ...], ...], ...]
 
 
 def case_of(claim: Claim, file: ClaimsFile) -> Case:
@@ -86,7 +89,7 @@ def _plain(text: str) -> str:
     return text.lower().replace("_", "-")
 
 
-def _points(claim: Claim, file: ClaimsFile, side: str) -> tuple[Point, ...]:
+def _points(claim: Claim, file: ClaimsFile, side: str) -> tuple[tuple[Point, ...], ...]:
     rules = _matching(claim, file, side)
     setup = {**_defaults(claim, file), **claim.setup}
     hardware = next((r.hw for r in rules if r.hw), str(file.defaults.get("hw", "")))
@@ -95,31 +98,31 @@ def _points(claim: Claim, file: ClaimsFile, side: str) -> tuple[Point, ...]:
         raise InputError("no rule maps this setup", where=claim.id, seen=side[:80], fix="add a rule to its claims file")
     options = {k: v for rule in reversed(rules) for k, v in rule.options.items()}
     what_if = {k: v for rule in reversed(rules) for k, v in rule.set.items()}
-    arguments = {**_lengths(setup), **_formats(setup), **_parallel(setup), **options}
-    grids = [r.grid for r in rules if r.grid and all(setup.get(k) is None for k in r.grid)]
+
+    def point(chosen: Mapping[str, Any]) -> Point:
+        sizes = {**setup, **{k: v for k, v in chosen.items() if "." not in k}}
+        arguments = {**_lengths(sizes), **_formats(sizes), **_parallel(sizes), **options}
+        arguments |= {k: v for k, v in chosen.items() if k in ("weights", "batch")}
+        paths = {k: v for k, v in chosen.items() if "." in k}
+        return Point(_filled(workload, sizes), hardware, arguments, {**what_if, **_grids(sizes), **paths})
+
+    grid = _axes([r.grid for r in rules if all(setup.get(k) is None or k == "batch" for k in r.grid)])
     return tuple(
-        Point(_filled(workload, setup, extra), hardware, arguments, {**what_if, **_grids(setup), **extra_set})
-        for extra, extra_set in _grid(grids)
+        tuple(point({**settings, **free}) for settings in grid) for free in _axes([r.free for r in rules])
     )
+
+
+def _axes(axes: Sequence[Mapping[str, list[Any]]]) -> list[dict[str, Any]]:
+    """All combinations of the named values."""
+    merged = {name: values for part in axes for name, values in part.items()}
+    return [dict(zip(merged, chosen, strict=True)) for chosen in itertools.product(*merged.values())]
 
 
 def _defaults(claim: Claim, file: ClaimsFile) -> dict[str, Any]:
     """Defaults of the file, without its lengths where the setup gives a length of its own."""
-    if any(claim.setup.get(key) is not None for key in ("context_len", "seq", "prompt_len")):
+    if any(claim.setup.get(key) is not None for key in ("context_len", "seq")):
         return {k: v for k, v in file.defaults.items() if k not in ("prompt_len", "gen_len")}
     return file.defaults
-
-
-def _grid(grids: Sequence[Mapping[str, list[Any]]]) -> list[tuple[dict[str, Any], dict[str, Any]]]:
-    """All combinations of grid axes: setup keys, and what-if paths (they hold a dot)."""
-    axes = {name: values for grid in grids for name, values in grid.items()}
-    out = []
-    for combination in itertools.product(*axes.values()):
-        chosen = dict(zip(axes, combination, strict=True))
-        out.append(
-            ({k: v for k, v in chosen.items() if "." not in k}, {k: v for k, v in chosen.items() if "." in k})
-        )
-    return out
 
 
 def _workload(setup: Mapping[str, Any], by_rule: str) -> str:
@@ -128,13 +131,12 @@ def _workload(setup: Mapping[str, Any], by_rule: str) -> str:
     return by_rule or str(setup.get("model", "")).split(",")[0].split(" / ")[0].strip()
 
 
-def _filled(workload: str, setup: Mapping[str, Any], extra: Mapping[str, Any]) -> str:
-    sizes = {**setup, **extra}
+def _filled(workload: str, sizes: Mapping[str, Any]) -> str:
     if workload == "gemv":
         return f"gemv:{sizes.get('m', sizes.get('n'))}x{sizes.get('n', sizes.get('m'))}"
     if workload in ("gemm", "matmul"):
         return f"gemm:{sizes['m']}x{sizes.get('k', sizes['m'])}x{sizes.get('n', sizes['m'])}"
-    return str(extra.get("model", workload))
+    return workload
 
 
 def number(value: Any) -> float | None:

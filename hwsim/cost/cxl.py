@@ -1,0 +1,67 @@
+"""Fine-tuning with optimizer state on the host and CXL cards beside its DRAM (arXiv 2507.03305).
+
+One prompt pass of the graph is the forward of a step; backward costs two more. Mixed-precision Adam on the CPU passes
+over `state_bytes` a parameter and is bound by memory; DMA to the GPU hides behind compute unless it is longer.
+
+- optimizer = state_bytes N x (share / rate of each tier), tiers one after another (pages interleaved)
+- DMA = 6 N bytes / min(link, cards x card rate or DRAM rate)
+- step = max(forward + backward, DMA) + optimizer
+
+Formulas: docs/formulas/memory-beyond-hbm.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import numpy as np
+
+from hwsim.cost.bracketed import bracketed, plain
+from hwsim.cost.roofline import dynamic_energy_j, floor_parts
+from hwsim.ir.mapped import Task
+from hwsim.ir.numbers import Num
+from hwsim.ir.platform import Platform
+from hwsim.ir.result import Bracket, TaskCost, Timeline
+
+BAND: Final = 1.5
+_DMA_BYTES: Final = 6  # of a parameter a step: 16-bit weights for forward and backward, 16-bit gradients back
+_PASSES: Final = 3  # forward, and a backward of twice its work
+# share of the CPU's state in DRAM, and whether the GPU's copies lie on the cards
+_PLACEMENTS: Final = {"dram": (1.0, False), "cxl": (0.0, True), "interleave": (0.5, True), "aware": (1.0, True)}
+
+
+def task_cost(task: Task, platform: Platform) -> TaskCost:
+    """Bracketed time of one forward execution at the sustained share of the matrix peak."""
+    o = platform.device.extra["cxl"]
+    floors = {k: v for k, v in floor_parts(task, platform).items() if k == "compute"}
+    parts = {"compute": plain(floors.get("compute", 0.0) / o["mfu"])}
+    energy = dynamic_energy_j(task, platform)
+    return bracketed(parts["compute"], parts, floors, BAND, energy_j=energy, model="cxl")
+
+
+def metrics(timelines: Sequence[Timeline]) -> Mapping[str, Bracket]:
+    """Optimizer and step time of one training step over the prompt tokens, and its rate."""
+    first = timelines[0]
+    o = first.graph.platform.device.extra["cxl"]
+    weights = {w.name: w.elements * t.count for t in first.graph.tasks for w in t.operator.weights}
+    count = sum(weights.values(), 0)
+    in_dram, on_cards = _PLACEMENTS[o["placement"]]
+    optimizer = count * o["state_bytes"] * (in_dram / o["dram"] + (1 - in_dram) / (o["cards"] * o["card"]))
+    source = o["cards"] * o["card"] if on_cards else o["dram"]
+    dma = count * _DMA_BYTES / min(o["link"], source)
+    step = np.maximum(first.time_s * _PASSES, dma) + optimizer
+    return {
+        "optimizer_s": Bracket(plain(optimizer)),
+        "step_s": Bracket(plain(step)),
+        "training_tokens_per_s": Bracket(plain(_rate(first.graph.tokens, step))),
+    }
+
+
+def _rate(tokens: Num, step: Num) -> Num:
+    return tokens / step
+
+
+def placements() -> tuple[str, ...]:
+    """Names of the placement policies."""
+    return tuple(_PLACEMENTS)

@@ -1,0 +1,93 @@
+"""A GPU that streams its weights from the host while cache and attention stay on the CPU (MoE-Lens, arXiv 2504.09345).
+
+- one pass over the weights takes delta = weight bytes / link rate, whatever the number of tokens
+- a pass lasts max(delta, GPU compute, cache bytes / host bandwidth): the three run side by side
+- the GPU is busy once n >= (C_GPU / link) (experts / picked) tokens share a pass
+
+Formulas: docs/formulas/hybrid.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Final
+
+import numpy as np
+
+from hwsim.cost.bracketed import bracketed, plain
+from hwsim.cost.roofline import dynamic_energy_j
+from hwsim.errors import InfeasibleError
+from hwsim.ir.mapped import MappedGraph, Task
+from hwsim.ir.numbers import Num
+from hwsim.ir.platform import Device, Platform
+from hwsim.ir.result import Bracket, TaskCost, Timeline
+
+BAND: Final = 1.25
+COMPUTE_EFFICIENCY: Final = 0.8  # of the matrix peak on large batches: as in the generic model, rounded up
+
+
+def plan(graph: MappedGraph) -> MappedGraph:
+    """Find the resource that binds the pass; each task then pays for that one. Raises InfeasibleError."""
+    device = graph.platform.device
+    o = device.extra.get("offload")
+    if o is None:
+        raise InfeasibleError(f"{device.name} has no offload section", fix="add offload: to its file")
+    totals: dict[str, Num] = {}
+    for task in graph.tasks:
+        for name, seconds in _queues(task, device, o).items():
+            totals[name] = totals.get(name, 0.0) + seconds * task.count
+    names = list(totals)
+    binding = names[int(np.argmax([float(np.max(totals[n])) for n in names]))]
+    return replace(graph, tasks=tuple(replace(t, choice={**t.choice, "binding": binding}) for t in graph.tasks))
+
+
+def task_cost(task: Task, platform: Platform) -> TaskCost:
+    """Bracketed time of one execution: its share of the queue that binds the pass."""
+    device, o = platform.device, platform.device.extra["offload"]
+    queues = _queues(task, device, o)
+    value = queues[task.choice.get("binding", "link")]
+    floors = {task.choice.get("binding", "link"): value / BAND}
+    energy = dynamic_energy_j(task, platform)
+    return bracketed(value, queues, floors, BAND, energy_j=energy, model="hybrid")
+
+
+def metrics(timelines: Sequence[Timeline]) -> Mapping[str, Bracket]:
+    """Figures of the performance model: tokens that saturate the GPU, pass time, capacity gain of paging."""
+    first, last = timelines[0].graph, timelines[-1].graph
+    device, o = last.platform.device, last.platform.device.extra["offload"]
+    experts = next((t.operator.dims for t in last.tasks if t.kind == "moe"), {"experts": 1, "topk": 1})
+    peak = max(float(np.max(c.peak_flop_per_s)) for c in device.compute if c.dtype in ("fp16", "bf16"))
+    # an FMA counts as two operations and a weight has two bytes, so FLOP/s over B/s is tokens a pass
+    tokens = peak / o["link_peak"] * experts["experts"] / experts["topk"]
+    prompt = first.tokens / first.batch
+    context = next((t.operator.dims["context"] for t in last.tasks if t.kind == "attention_decode"), prompt)
+    cache = sum(
+        (c.stored_bytes * t.count for t in last.tasks for c in t.operator.inputs if c.role == "kv_cache"), 0
+    ) / last.batch
+    output = 2 * (context - prompt)
+    return {
+        "saturation_tokens": Bracket(plain(tokens)),
+        "saturation_kv_bytes": Bracket(plain(tokens * cache)),
+        "capacity_factor": Bracket(plain((prompt + output) / np.maximum(prompt + output / 2, 1))),
+        "link_bytes_per_s": Bracket(o["link"]),
+        "pass_time_s": Bracket(timelines[-1].time_s),
+        "gpu_utilisation": Bracket(plain(_busy(timelines[-1], "gpu") / timelines[-1].time_s)),
+    }
+
+
+def _busy(timeline: Timeline, name: str) -> Num:
+    return timeline.busy_s.get(name, 0.0)
+
+
+def _queues(task: Task, device: Device, o: Mapping[str, Any]) -> dict[str, Num]:
+    """Seconds of one execution on the link, the GPU and the host memory."""
+    weights = sum((w.stored_bytes for w in task.operator.weights if task.kind in ("gemm", "moe")), 0)
+    cached = sum((c.moved_bytes for c in task.operator.inputs if c.role == "kv_cache"), 0)
+    peak = max(float(np.max(c.peak_flop_per_s)) for c in device.compute if c.dtype in ("fp16", "bf16"))
+    on_cpu = task.kind == "attention_decode"
+    return {
+        "link": weights / o["link"],
+        "gpu": 0.0 if on_cpu else task.operator.flop / (peak * COMPUTE_EFFICIENCY),
+        "host": (cached if on_cpu else 0) / o["host_bandwidth"],
+    }
