@@ -3,7 +3,8 @@
 An eager framework launches every operator by itself, writes every intermediate to memory and fuses nothing, so a pass
 is the sum of its GEMM, batched GEMM and vector kernels under their ``@eager`` parameters. Operators follow the public
 Hugging Face modules: scores are scaled, masked and normalized by separate kernels; GPT-2's tanh GELU is eight
-element-wise kernels. A backward pass runs two GEMMs for each one of the forward pass, and reads and writes twice the vector bytes.
+element-wise kernels. A backward pass runs two GEMMs for each one of the forward pass, and
+reads and writes twice the vector bytes.
 
 Parallel options: ``dp4`` divides the batch; ``tp4`` the widths, with two all-reduces a layer and direction;
 ``pp4_1`` (four stages, one micro-batch) runs the stages one after another, as long as one GPU would.
