@@ -83,11 +83,14 @@ def cycles(task: Task, o: Mapping[str, Any]) -> Num:
 
 
 def cycles_per_mac(group: int, bits: float, batch: Num, depth: float, o: Mapping[str, Any]) -> Num:
-    """(build + use) / (group x batch); repeated patterns among the batch's bit-planes are looked up once."""
-    planes = np.asarray(batch) * o["activation_bits"]
+    """(build + use) / (group x batch); patterns repeated among the bit-planes of one vector are looked up once.
+
+    Repeats across the vectors of a batch save nothing here: each vector has an accumulator of its own.
+    """
+    window, planes = o["activation_bits"], np.asarray(batch) * o["activation_bits"]
     build = (2**group - group - 1) * (bits + _log2(group) + 1)
-    distinct = 2**group * (1 - (1 - 2.0**-group) ** planes)
-    repeated = np.maximum(1 - distinct / planes, 0.0)
+    distinct = 2**group * (1 - (1 - 2.0**-group) ** window)
+    repeated = max(1 - distinct / window, 0.0)
     wide = bits + o["activation_bits"] + _log2(depth)
     use = planes * (1 - o["reuse"] * repeated) * (o["select_cycles"] + wide + 1)
     return plain((build + use) / (group * np.asarray(batch)))

@@ -34,6 +34,7 @@ FAMILIES: Final[dict[str, str]] = {
     "hybrid": "hwsim.cost.hybrid",
     "pim": "hwsim.cost.pim",
     "cxl": "hwsim.cost.cxl",
+    "split": "hwsim.cost.split",
     "systolic": "hwsim.cost.generic",
 }
 

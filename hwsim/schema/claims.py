@@ -35,7 +35,8 @@ class Rule(Strict):
     workload: str = ""
     set: dict[str, Any] = {}
     options: dict[str, Any] = {}
-    against: str = ""
+    against: str = ""  # the other side, where the setup names one side only
+    use: str = ""  # metric of the estimate that the claim's metric means here
     grid: dict[str, list[Any]] = {}  # settings: the best counts ("up to")
     free: dict[str, list[Any]] = {}  # unpublished parameters: the claim must lie in the band over them
     source: str = ""

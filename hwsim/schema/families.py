@@ -12,7 +12,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import Field, TypeAdapter, ValidationError
 
 from hwsim.errors import InputError, unknown_name
-from hwsim.schema.base import Bandwidth, Bytes, Count, FlopRate, Fraction01, Frequency, PowerW, Strict, Time
+from hwsim.schema.base import Bandwidth, Bytes, Count, FlopRate, Fraction01, Frequency, PowerW, Strict, Time, UsdPerS
 
 Ratio = Annotated[float, Field(ge=0, le=1000, strict=False)]
 NoCount = Annotated[int, Field(ge=0, le=10**9)]
@@ -169,6 +169,20 @@ class CxlSection(Strict):
     mfu: Fraction01
 
 
+class SplitSection(Strict):
+    """Memory-rich devices that run the attention of decode behind a network."""
+
+    devices: Count
+    memory_size: Bytes
+    memory_rate: Bandwidth
+    memory_efficiency: Fraction01
+    memory_fraction: Fraction01
+    network: Bandwidth  # measured, one direction
+    round_trip: Time
+    slack: Fraction01  # share of a step that transfers may take
+    price: UsdPerS
+
+
 SECTIONS: Final[dict[str, type[Strict]]] = {
     "native": NativeSection,
     "fpga": FpgaSection,
@@ -179,6 +193,7 @@ SECTIONS: Final[dict[str, type[Strict]]] = {
     "flash": FlashSection,
     "offload": OffloadSection,
     "cxl": CxlSection,
+    "split": SplitSection,
 }
 
 
@@ -194,6 +209,7 @@ class Families(Strict):
     flash: FlashSection | None = None
     offload: OffloadSection | None = None
     cxl: CxlSection | None = None
+    split: SplitSection | None = None
 
 
 FAMILY_SECTIONS: tuple[str, ...] = tuple(Families.model_fields)

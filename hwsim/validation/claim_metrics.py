@@ -84,6 +84,7 @@ ABSOLUTE: Final[dict[str, Callable[[Document], float]]] = {
     "weight_bytes": lambda d: float(d["memory"]["weights_bytes"]) * float(d["hardware"]["devices"]),
     "kv_bytes": lambda d: float(d["memory"]["kv_cache_bytes"]),
     "bandwidth_utilisation": lambda d: metric(d, "mbu"),
+    "equivalent_tokens": lambda d: metric(d, "ttft_s") / metric(d, "tpot_s"),
     "mfu": lambda d: metric(d, "mfu"),
     "bytes": lambda d: metric(d, "loaded_bytes"),
     "load_time": lambda d: float(phase(d, d.get("asked") or "decode")["resources"]["ld"])
@@ -119,6 +120,7 @@ RATIO: Final[dict[str, Callable[[Document, Document], float]]] = {
     "latency_reduction": lambda a, b: 1 - _time(a) / _time(b),
     "cycle_reduction": lambda a, b: 1 - metric(a, "pim_cycles") / metric(b, "pim_cycles"),
     "throughput_gain": lambda a, b: ABSOLUTE["throughput_end_to_end"](a) / ABSOLUTE["throughput_end_to_end"](b) - 1,
+    "batch_ratio": lambda a, b: metric(a, "split_max_batch") / float(b["memory"]["max_batch"]),
     "power_reduction": lambda a, b: 1 - metric(a, "average_power_w") / metric(b, "average_power_w"),
     "flops_ratio": lambda a, b: _peak(a) / _peak(b),
     "bw_ratio": lambda a, b: _bandwidth(a) / _bandwidth(b),

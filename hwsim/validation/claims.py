@@ -96,15 +96,15 @@ def _values(
     claim: Claim, file: ClaimsFile, evaluate: Evaluate, efficiency: str | None, cache: dict[str, Any]
 ) -> list[float]:
     """The metric in the claim's unit: the best of the settings, once for each value of the unpublished parameters."""
-    name = file.metrics.get(claim.metric, claim.metric)
+    case = case_of(claim, file)
     asked, unit = str(claim.setup.get("phase", "")), si(1.0, claim.unit)
     values = []
-    for combination in itertools.product(*case_of(claim, file).sides):
+    for combination in itertools.product(*case.sides):
         sides = [
             [{**_document(point, evaluate, efficiency, cache), "asked": asked} for point in grid]
             for grid in combination
         ]
-        values.append(max(predicted(name, sides)) / unit)
+        values.append(max(predicted(case.metric, sides)) / unit)
     return values
 
 

@@ -38,6 +38,7 @@ class Case:
     """
 
     sides: tuple[tuple[tuple[Point, ...], ...], ...]
+    metric: str = ""
 
 
 def case_of(claim: Claim, file: ClaimsFile) -> Case:
@@ -48,7 +49,9 @@ def case_of(claim: Claim, file: ClaimsFile) -> Case:
     InputError: the setup names no hardware or workload that the rules know.
     """
     sides = _sides(claim, file)
-    return Case(tuple(_points(claim, file, side) for side in sides))
+    used = [r.use for r in _matching(claim, file, sides[0]) if r.use]
+    metric = used[0] if used else file.metrics.get(claim.metric, claim.metric)
+    return Case(tuple(_points(claim, file, side) for side in sides), metric)
 
 
 def _sides(claim: Claim, file: ClaimsFile) -> list[str]:

@@ -1,0 +1,75 @@
+"""Attention on memory-rich devices beside the devices that hold the weights (Lamina, arXiv 2405.01814).
+
+Queries, keys and values go out and attention comes back once a layer: (2 + 2/G) e d B bytes, G query heads a KV head.
+- model part: generic roofline of the weights' devices; attention: cache bytes / (b x memory rate x share)
+- each layer adds two half round trips of the network and the transfer
+- network rate needed: bytes of a token / (slack x (model + attention time))
+
+Formulas: docs/formulas/hybrid.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from hwsim.cost import generic
+from hwsim.cost.bracketed import bracketed, plain
+from hwsim.cost.roofline import dynamic_energy_j
+from hwsim.ir.mapped import Task
+from hwsim.ir.numbers import Num
+from hwsim.ir.platform import Platform
+from hwsim.ir.result import Bracket, TaskCost, Timeline
+
+BAND: Final = 1.45  # as the generic model
+_HOURS: Final = 3600.0
+
+
+def task_cost(task: Task, platform: Platform) -> TaskCost:
+    """Bracketed time of one execution; decode attention runs on the memory devices behind the network."""
+    o = platform.device.extra["split"]
+    if task.kind != "attention_decode":
+        return generic.task_cost(task, platform)
+    parts = {
+        "attention": plain(_cache(task) / (o["devices"] * o["memory_rate"] * o["memory_efficiency"])),
+        "network": plain(transfer_bytes(task) / o["network"] + o["round_trip"]),
+    }
+    floors = {"attention": _cache(task) / (o["devices"] * o["memory_rate"])}
+    energy = dynamic_energy_j(task, platform)
+    return bracketed(sum(parts.values()), parts, floors, BAND, energy_j=energy, model="split")
+
+
+def metrics(timelines: Sequence[Timeline]) -> Mapping[str, Bracket]:
+    """Batch that the memory devices hold, the network rate that a step needs, the price of the set."""
+    last = timelines[-1]
+    graph, o = last.graph, last.graph.platform.device.extra["split"]
+    attention = [t for t in graph.tasks if t.kind == "attention_decode"]
+    cache = sum((_cache(t) * t.count for t in attention), 0.0)
+    sent = sum((transfer_bytes(t) * t.count for t in attention), 0.0)
+    busy = last.time_s - last.busy_s.get("network", 0.0)
+    price = graph.platform.price
+    own = price.rate_usd_per_s * graph.mapping.tensor_parallel if price is not None else 0.0
+    return {
+        "split_max_batch": Bracket(plain(_capacity(o) / (cache / graph.batch))),
+        "network_needed_bytes_per_s": Bracket(plain(sent / (o["slack"] * busy))),
+        "network_bytes_per_s": Bracket(o["network"]),
+        "round_trip_s": Bracket(o["round_trip"]),
+        "set_usd_per_hour": Bracket((own + o["devices"] * o["price"]) * _HOURS),
+    }
+
+
+def transfer_bytes(task: Task) -> Num:
+    """Query, key, value out and attention back for one layer."""
+    dims = task.operator.dims
+    width = dims["n_heads"] * (dims["head_dim"] + dims["v_head_dim"])
+    added = dims["n_kv_heads"] * (dims["head_dim"] + dims["v_head_dim"])
+    return dims["batch"] * (width + added) * 2
+
+
+def _cache(task: Task) -> Num:
+    return sum((t.moved_bytes for t in task.operator.inputs if t.role == "kv_cache"), 0)
+
+
+def _capacity(o: Mapping[str, Any]) -> Num:
+    return o["devices"] * o["memory_size"] * o["memory_fraction"]
+
