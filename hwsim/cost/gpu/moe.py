@@ -22,6 +22,7 @@ from hwsim.ir.workload import Operator
 
 BYTES: Final = {"bf16": 2.0, "fp16": 2.0, "fp8": 1.0, "fp8_blk": 1.0, "int8": 1.0, "int4": 0.53125, "fp4": 0.5625}
 """Stored bytes of an element; int4 with a 16-bit scale a group of 64 or 128, fp4 with an 8-bit scale a block of 16."""
+WIDE: Final = 128.0  # columns of weights a block streams, to which waves are normalized
 QUANTILES: Final = 16  # experts are grouped into 16 quantiles of the load distribution
 TRITON: Final = np.array([[16.0, 32.0], [64.0, 64.0]])
 MARLIN: Final = np.array([[16.0, 64.0], [32.0, 64.0], [64.0, 64.0], [64.0, 128.0]])
@@ -39,7 +40,7 @@ PARAMETERS: Final = (
     Parameter("wave_hardness", "1: whole waves, 0: no tail", "1", 0.8, 0.0, 1.0, "linear"),
     Parameter("l2_bytes_per_clk", "operand bytes an SM feeds per clock", "B", 35.0, 6.0, 128.0),
     Parameter("hbm_eff", "reachable share of DRAM bandwidth", "1", 0.85, 0.5, 1.0),
-    Parameter("fill_waves", "waves of tiles that saturate DRAM", "1", 0.8, 0.05, 5.0),
+    Parameter("fill_waves", "waves of 128-wide tiles that saturate DRAM", "1", 0.4, 0.02, 4.0),
     Parameter("overlap", "sharpness of the maximum of compute and weight streaming", "1", 2.5, 1.0, 8.0),
     Parameter("cache_share", "share of L2 that a replayed set keeps", "1", 0.7, 0.2, 2.0, shared=True),
     Parameter("activation", "traffic factor of permute, activation and finalize passes", "1", 1.0, 0.2, 5.0),
@@ -189,7 +190,7 @@ def _grouped(
     hard = p["wave_hardness"] * np.ceil(wave - 1e-9) + (1.0 - p["wave_hardness"]) * wave
     feed = k * (last_axis(load.pairs) * columns * x.act_bytes + rows * columns * width * x.weight_bytes) / l2
     compute = np.where(wave > 1.0, hard, 1.0) * (p["tile_us"] * 1e-6 + k * mma * unpack) + feed
-    rate = f.dram_bytes_per_s * p["hbm_eff"] * np.minimum(1.0, wave / p["fill_waves"])
+    rate = f.dram_bytes_per_s * p["hbm_eff"] * np.minimum(1.0, wave * width / WIDE / p["fill_waves"])
     bytes_moved = last_axis(load.active) * n * k * x.weight_bytes
     hbm = bytes_moved * ((1.0 - last_axis(cached)) / rate + last_axis(cached) / l2)
     return smooth_max(compute, hbm, p["overlap"]), np.asarray(compute), np.asarray(hbm)
@@ -282,7 +283,7 @@ FAMILY: Final = Family(
     traffic_bytes=traffic_bytes,
     compute_dtype=lambda c: names(c["dtype_act"]),
     fallbacks={
-        "fp4": ("fp8_blk", "fp8", "bf16"),
+        "fp4": ("fp8", "fp8_blk", "bf16"),
         "fp8_blk": ("fp8", "bf16"),
         "fp8": ("fp8_blk", "bf16"),
         "fp16": ("bf16",),
