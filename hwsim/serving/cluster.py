@@ -41,6 +41,7 @@ class Cluster:
         self.everyone: list[Any] = []
         self.source: Source | None = None
         self.listens = self.dynamic = False
+        self.central = bool(getattr(router, "central", False))
         self.in_system = self.arrived = self.finished = self.rejected = 0
         self.area = self.between_s = 0.0
         self.between = 0
@@ -92,7 +93,7 @@ class Cluster:
     def dealt(self) -> bool:
         """Whether a trace can be dealt to the replicas before the run: nothing depends on their state."""
         fixed = len(self.replicas) == 1 or getattr(self.router, "static", False)
-        return fixed and not self.dynamic and self.admission is None and all(hasattr(r, "inbox") for r in self.replicas)
+        return fixed and not self.dynamic and not self.central and self.admission is None and all(hasattr(r, "inbox") for r in self.replicas)
 
     # ---- arrivals ----
 
@@ -113,7 +114,12 @@ class Cluster:
             self.limbo.append(request)
             self.leave_replica(now_s)
             return
-        replica = candidates[0] if len(candidates) == 1 else self.router.pick(request, candidates)
+        alone = len(candidates) == 1 and not self.central
+        replica = candidates[0] if alone else self.router.pick(request, candidates)
+        if replica is None:
+            self.limbo.append(request)
+            self.leave_replica(now_s)
+            return
         self.record.replica[request.index] = replica.index
         replica.accept(request, now_s)
 
@@ -176,6 +182,8 @@ class Cluster:
         if request.restarts:
             record.restarts[index] = request.restarts
         self.in_system -= 1
+        if self.central and self.limbo and replica in self.replicas:
+            self.enter_replica(self.limbo.pop(0), replica, now_s)
         if self.listens and self.source is not None:
             self.source.finished(request, now_s)
 

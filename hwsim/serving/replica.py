@@ -20,6 +20,7 @@ from hwsim.serving.clock import Clock
 from hwsim.serving.iteration_time import IterationTime, iterations_until
 from hwsim.serving.kv import BlockPool
 from hwsim.serving.policies import Patient, Policy
+from hwsim.serving.prefix import PrefixCache
 from hwsim.serving.record import Occupancy, TokenGaps
 from hwsim.serving.request import Request
 
@@ -67,6 +68,9 @@ class Replica:
         self.samples = Occupancy()
         self.busy_s = self.area = self.counted_s = self.now_s = 0.0
         self.foresees = False
+        self.prefix: PrefixCache | None = None
+        self.swap_s_per_block: float | None = None
+        self.load_s = 0.0
         self._heap: list[tuple[int, int, Request]] = []
         self._order: dict[int, Request] = {}
         self._front: list[Request] = []
@@ -148,10 +152,25 @@ class Replica:
             if not request.restarts:
                 self.record.scheduled_s[request.index] = self.now_s
         if request.kv_ready:
+            if self.swap_s_per_block and request.cached < 0:
+                self.load_s += request.blocks * self.swap_s_per_block
             self.gaps.joined(request)
             self._join(request)
             return None
+        if self.prefix is not None and request.prefix and not request.restarts:
+            request.processed, load_s = self.prefix.match(request.prefix, request.prefill)
+            self.load_s += load_s
         return request
+
+    def cached_tokens(self, request: Request) -> int:
+        """Tokens of the request's prompt that this replica's prefix cache holds."""
+        return self.prefix.peek(request.prefix) if self.prefix is not None and request.prefix else 0
+
+    def predicted_first_token_s(self, request: Request) -> float:
+        """Seconds until this request's first token if prefills ran one after another from now on."""
+        ahead = sum(r.prefill - r.processed for r in (*self._front, *self._back, *self.waiting))
+        tokens = ahead + request.prompt - self.cached_tokens(request)
+        return self.time.iteration_s(self.decodes, self.context, [(max(1, tokens), 0)])
 
     def take_partial(self) -> list[Request]:
         """Requests whose prefill is not complete, in the order in which they continue."""
@@ -188,7 +207,13 @@ class Replica:
         if chunks:
             context, decodes = (self.context, self.decodes) if decoding else (0, 0)
             sizes = [(tokens, request.processed) for request, tokens in chunks]
-            self._first_s, self._step_s, self._evicted = self.time.iteration_s(decodes, context, sizes), 0.0, False
+            self._first_s, self._step_s = self.time.iteration_s(decodes, context, sizes) + self.load_s, 0.0
+            self._evicted, self.load_s = False, 0.0
+            self._schedule(1)
+        elif decoding and self.load_s:
+            self._evicted = False
+            self._first_s = self.time.decode_line(self.decodes, self.context)[0] + self.load_s
+            self._step_s = self.load_s = 0.0
             self._schedule(1)
         elif decoding:
             self._evicted = False
@@ -369,7 +394,10 @@ class Replica:
             else:
                 self.kv.release(request)
             self.cluster.on_finish(request, self, now_s)
-        elif self.cluster.after_prefill is None or not self.cluster.after_prefill(request, self, now_s):
+            return
+        if self.prefix is not None and request.prefix:
+            self.prefix.insert(request.prefix)
+        if self.cluster.after_prefill is None or not self.cluster.after_prefill(request, self, now_s):
             self._join(request)
 
     def _join(self, request: Request) -> None:
@@ -483,7 +511,11 @@ class Replica:
             self._front = [r for r in self._front if r is not victim]
             self._back = [r for r in self._back if r is not victim]
         held = self.kv.release(victim)
-        victim.restart(processed, keep_partial=self.keep_partial)
+        if self.swap_s_per_block is not None and processed > victim.prefill:
+            self.load_s += held * self.swap_s_per_block
+            victim.prefill, victim.processed, victim.kv_ready, victim.cached = processed - 1, processed - 1, True, -1
+        else:
+            victim.restart(processed, keep_partial=self.keep_partial)
         return held
 
 

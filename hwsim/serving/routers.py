@@ -87,6 +87,18 @@ class SloAware:
 
 
 @dataclass(slots=True)
+class CentralQueue:
+    """Requests wait at the router until a replica has fewer than `slots`; the queue of M/M/c."""
+
+    slots: int = 1
+    static: bool = False
+    central: bool = True
+
+    def pick(self, request: Request, replicas: Sequence[Any]) -> Any:
+        return next((r for r in replicas if r.in_system < self.slots), None)
+
+
+@dataclass(slots=True)
 class RandomChoice:
     """Uniform choice from its own stream (Mersenne Twister, as Python's `random.randint`)."""
 
@@ -121,6 +133,7 @@ ROUTERS: Final[dict[str, Callable[..., Router]]] = {
     "lor": LeastQueued,
     "least_loaded": LeastLoaded,
     "random": RandomChoice,
+    "central": CentralQueue,
     "prefix_aware": PrefixAware,
     "slo_aware": SloAware,
 }

@@ -13,6 +13,7 @@ from hwsim.serving.iteration_time import IterationTime
 from hwsim.serving.kv import BlockPool
 from hwsim.serving.pipeline import PipelineReplica
 from hwsim.serving.policies import make_policy
+from hwsim.serving.prefix import PrefixCache, Tier
 from hwsim.serving.queues import make_queue
 from hwsim.serving.record import Record
 from hwsim.serving.replica import Replica
@@ -30,6 +31,8 @@ class ReplicaSpec:
     kv_blocks, block_tokens, watermark: size of the paged cache; `reserve_tokens` > 0 reserves whole sequences.
     stages, stage_share: pipeline stages, and the part of an iteration's time that each takes (default: 1 / stages).
     queue: order of admission, ``fcfs``, ``sjf`` or ``priority``.
+    prefix_tiers: memories of the prefix cache, nearest first (none: no cache), in blocks of `prefix_block_tokens`.
+    swap_s_per_block: time to copy a block to the host and again back; None: preemption recomputes.
     exact_vidur: a preempted half-done prefill shrinks to its processed part, as in Vidur.
     """
 
@@ -48,7 +51,8 @@ class ReplicaSpec:
     idle_w: float = 0.0
     usd_per_s: float = 0.0
     name: str = "replica"
-    prefix_tokens: int = 0
+    prefix_block_tokens: int = 512
+    prefix_tiers: Sequence[Tier] = ()
     swap_s_per_block: float | None = None
 
     def with_(self, **changes: Any) -> ReplicaSpec:
@@ -66,6 +70,9 @@ class ReplicaSpec:
             engine = Replica(clock, self.time, make_policy(self.policy, **self.options), kv, cluster, index)
             engine.waiting = make_queue(self.queue)
             engine.ordered = self.queue != "fcfs"
+            engine.swap_s_per_block = self.swap_s_per_block
+            if self.prefix_tiers:
+                engine.prefix = PrefixCache(self.prefix_block_tokens, self.prefix_tiers)
         engine.keep_partial = self.exact_vidur
         engine.spec = self
         return engine
