@@ -39,7 +39,5 @@ def command(
         o.emit(to_text(file), folder / f"{file.name}.yaml", force)
         for family, entry in file.families.items():
             for name, c in entry.classes.items():
-                o.note(
-                    f"{file.device} {family} {name}: {c.n} rows, {c.sites} sites, {c.mape_percent:.1f} % on unseen sites"
-                )
+                o.note(f"{file.device} {family} {name}: {c.n} rows, {c.sites} sites, unseen {c.mape_percent:.1f} %")
     raise typer.Exit(code)

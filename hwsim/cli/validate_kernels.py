@@ -24,7 +24,7 @@ def command(
     out: o.OutFile = None,
     force: o.Force = False,
 ) -> None:
-    """Mean, median and 90th percentile error, bias, rank correlation, share in band; roofline and flat factor beside."""
+    """Mean, median, 90th percentile error, bias, rank correlation, share in band; two naive estimates beside."""
     form = o.check_format(o.format_of(format_, out), ("table", "json", "csv", "md", "html"))
     from hwsim.report import accuracy
     from hwsim.validation.kernels import validate_kernels

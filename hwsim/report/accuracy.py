@@ -62,7 +62,8 @@ def to_html(document: Mapping[str, Any]) -> str:
     head = "".join(f"<th>{html.escape(h)}</th>" for h in HEADS)
     plots = figures(document["points"])
     title = f"Kernel times, {document['mode']}: {document['data']}"
-    style = "body{font-family:sans-serif;margin:2em}td,th{padding:2px 8px;text-align:right}td:nth-child(-n+3){text-align:left}"
+    style = "body{font-family:sans-serif;margin:2em}td,th{padding:2px 8px;text-align:right}"
+    style += "td:nth-child(-n+3){text-align:left}"
     return (
         f"<!doctype html><html lang='en'><head><meta charset='utf-8'><title>{html.escape(title)}</title>"
         f"<style>{style}</style></head><body><h1>{html.escape(title)}</h1>"

@@ -1,7 +1,7 @@
 """`hwsim/calibration@1`: fitted parameters of one device with sample counts, residual quantiles, data and software.
 
-A device without a file of its own takes those of its kin: all files come along, ordered by `kinship`, and the cost model
-of the family picks the nearest donor that measured the kernel class it needs.
+A device without a file of its own takes those of its kin: all files come along, ordered by `kinship`, and the cost
+model picks the nearest donor that measured the kernel class it needs.
 """
 
 from __future__ import annotations
@@ -18,13 +18,14 @@ from hwsim.ir.platform import Calibration, Device
 from hwsim.schema.base import Name, Strict, validate
 from hwsim.schema.reader import read
 
-# Tensor-core GPUs in the order of their programming model: wgmma and TMA set Hopper and data-centre Blackwell apart from
-# the mma.sync line; AMD's CDNA is its own line. (NVIDIA CUDA C++ Programming Guide, compute capabilities 6.x-12.x)
+# GPUs in the order of their programming model: wgmma and TMA set Hopper and data-centre Blackwell apart from the
+# mma.sync line; AMD's CDNA is its own line (NVIDIA CUDA C++ Programming Guide, compute capabilities 6.x-12.x).
 LINEAGE: Final = {
     "pascal": ("nvidia", 0.0), "volta": ("nvidia", 1.0), "turing": ("nvidia", 1.5), "ampere": ("nvidia", 2.5),
-    "ada": ("nvidia", 3.0), "blackwell-consumer": ("nvidia", 3.5), "hopper": ("nvidia", 5.0), "blackwell": ("nvidia", 6.0),
+    "ada": ("nvidia", 3.0), "hopper": ("nvidia", 5.0), "blackwell": ("nvidia", 6.0),
     "cdna1": ("amd", 0.0), "cdna2": ("amd", 1.0), "cdna3": ("amd", 2.0), "cdna4": ("amd", 3.0), "rdna3.5": ("amd", 4.0),
 }  # fmt: skip
+GRAPHICS_BLACKWELL: Final = 3.5  # Blackwell without HBM (compute capability 12) keeps mma.sync
 OTHER_VENDOR: Final = 4.0  # generations that a change of vendor counts for
 OTHER_MEMORY: Final = (
     3.0  # generations that GDDR against HBM counts for: another chip of the same name (A40 against A100)
@@ -33,7 +34,7 @@ BANDWIDTH_WEIGHT: Final = 0.25  # generations that a factor e of DRAM bandwidth 
 
 
 class ResidualBin(Strict):
-    """Quantiles of ln(measured / predicted) of rows predicted near `predicted_us`, by fits that never saw their site."""
+    """Quantiles of ln(measured / predicted) near `predicted_us`, by fits that never saw the rows' sites."""
 
     predicted_us: float = Field(gt=0)
     n: int = Field(ge=1)
@@ -111,6 +112,8 @@ def kinship(device: Device, file: CalibrationFile) -> float:
     if content.normalize(file.device) == content.normalize(device.name):
         return 0.0
     vendor, rank = LINEAGE.get(device.generation, ("nvidia", 3.0))
+    if device.generation == "blackwell" and not stacked(device.main_memory.name):
+        rank = GRAPHICS_BLACKWELL
     other_vendor, other_rank = LINEAGE.get(file.generation, ("nvidia", 3.0))
     ratio = float(_scalar(device.main_memory.read_bytes_per_s)) / file.dram_bytes_per_s
     apart = abs(rank - other_rank) + (OTHER_VENDOR if vendor != other_vendor else 0.0)

@@ -73,7 +73,8 @@ def read_table(
     """Read a measured-data CSV.
 
     latency: True where ``latency_us`` is needed (calibrate, validate). gpus: known GPU names; others are problems
-    with the nearest name (empty: any). default_gpu: device of the rows where the file has no ``gpu`` column. Raises InputError where the file as a whole cannot be read.
+    with the nearest name (empty: any). default_gpu: device of the rows where the file has no ``gpu`` column.
+    Raises InputError where the file as a whole cannot be read.
     """
     header, rows, lines, digest = _load(path)
     chosen = family or family_of(header, where=str(path))
@@ -154,7 +155,7 @@ def _parse(column: Column, values: Sequence[str], problems: dict[int, Problem]) 
         fits &= numbers <= MAX_COUNT
     for i in np.flatnonzero(~fits):
         need = "a number > 0" if whole else f"a whole number >= {column.minimum} (at most {MAX_COUNT:g})"
-        problems.setdefault(int(i), Problem(int(i), column.name, f"needs {need}, not", values[i][:40]))
+        problems.setdefault(int(i), Problem(int(i), column.name, f"needs {need}, not", values[int(i)][:40]))
     return np.where(fits, numbers, 1.0)
 
 

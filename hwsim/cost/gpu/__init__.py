@@ -25,8 +25,8 @@ __all__ = ["kernel_time", "task_cost"]
 def task_cost(task: Task, platform: Platform) -> TaskCost:
     """Bracketed time of one execution of a task on a GPU, weights cold in DRAM, launched from a CUDA graph.
 
-    Operators outside the kernel families (embedding lookups, non-causal attention, collectives across nodes) and devices
-    without any calibration take the generic two-efficiency model. Never below the floor at datasheet peaks.
+    Operators outside the kernel families (embedding lookups, collectives across nodes) and devices without any
+    calibration take the generic two-efficiency model. Never below the floor at datasheet peaks.
     """
     found = kernel_time(task, platform)
     if found is None:
@@ -66,7 +66,12 @@ def kernel_time(task: Task, platform: Platform) -> tuple[KernelTime, Choice] | N
     choice = choose(device.calibration, family, kernel_class)
     if not choice.donor:
         return None
-    return family.time(_floats(columns), facts(device), kernel_class, choice.parameters), choice
+    numbers = _floats(columns)
+    time = family.time(numbers, facts(device), kernel_class, choice.parameters)
+    if all(np.ndim(v) == 0 for v in numbers.values()) and np.shape(time.time_s) == (1,):
+        # name columns are arrays of one row; a scalar question gets a scalar answer
+        time = KernelTime(time.time_s[0], {name: np.ravel(part)[0] for name, part in time.parts_s.items()})
+    return time, choice
 
 
 def _floats(columns: Mapping[str, Any]) -> dict[str, Any]:

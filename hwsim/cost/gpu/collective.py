@@ -1,7 +1,8 @@
 """Collectives: a low-latency protocol for small messages, a bandwidth protocol for large ones, in-switch reduction.
 
-Small: latency a step + wire bytes at the flag-checked rate. Large: start-up + wire bytes at the link's sustained rate + the
-rank's own share through memory. NCCL switches by size; a one-shot kernel by the smaller time. See docs/formulas/collectives.md.
+Small: latency a step + wire bytes at the flag-checked rate. Large: start-up + wire bytes at the link's sustained rate
++ the rank's own share through memory. NCCL switches by size; a one-shot kernel takes the smaller time.
+See docs/formulas/collectives.md.
 """
 
 from __future__ import annotations
@@ -122,7 +123,8 @@ def _per_node(topology: str) -> float:
 
 
 FALLBACKS = {
-    "all_reduce": ("reduce_scatter", "all_gather"), "all_gather": ("reduce_scatter",), "reduce_scatter": ("all_gather",),
+    "all_reduce": ("reduce_scatter", "all_gather"),
+    "all_gather": ("reduce_scatter",), "reduce_scatter": ("all_gather",),
     "all_to_all": ("all_gather",), "send_recv": ("all_to_all", "all_gather"),
 }  # fmt: skip
 

@@ -25,7 +25,8 @@ SUBSTITUTES: Final = {
     "kineto": ("graph", "eager"),
     "eager": ("kineto", "graph"),
     "cutlass": ("triton", "graph"), "triton": ("cutlass", "graph"),
-    "nvlink": ("nvlink-skewed", "oneshot"), "oneshot": ("nvlink",), "pcie": ("pcie-skewed", "network"), "ethernet": ("network",),
+    "nvlink": ("nvlink-skewed", "oneshot"), "oneshot": ("nvlink",),
+    "pcie": ("pcie-skewed", "network"), "ethernet": ("network",),
     "network": ("network", "ethernet"),
     "nvlink-skewed": ("nvlink",), "pcie-skewed": ("pcie",), "bridge-skewed": ("nvlink-skewed", "nvlink"),
 }  # fmt: skip
@@ -59,8 +60,8 @@ def choose(calibration: Calibration | None, family: Family, kernel_class: str) -
     donors = calibration.families.get(family.name, {}).get("donors", []) if calibration is not None else []
     ranked = [(penalty(family, kernel_class, c) + d["distance"], d, c) for d in donors for c in d["classes"]]
     if not ranked or min(r[0] for r in ranked) >= UNKNOWN_PENALTY:
-        at, (low, high) = np.zeros(1), UNFITTED
-        return Choice(family.start(), "", kernel_class, False, at, np.full(1, low), np.full(1, high))
+        ends = (np.full(1, end) for end in UNFITTED)
+        return Choice(family.start(), "", kernel_class, False, np.zeros(1), *ends)
     _, donor, found = min(ranked, key=lambda r: r[0])
     entry = donor["classes"][found]
     exact = donor["distance"] == 0 and found.partition("@")[0] == kernel_class.partition("@")[0]

@@ -32,6 +32,7 @@ class Facts:
     tdp_w: Num = 0.0
     link: Link | None = None
     host_bytes_per_s: Num = 32e9
+    process_m: Num = 0.0
 
     def peak(self, dtype: str) -> Num:
         """Dense FLOP/s of the path a `dtype` GEMM takes: plain fp32 on vector units unless matrix units do fp32.
@@ -67,6 +68,7 @@ def facts(device: Device) -> Facts:
         tdp_w=device.power.tdp_w,
         link=_peer_link(device),
         host_bytes_per_s=_host_bytes_per_s(device),
+        process_m=device.process_m,
     )
 
 

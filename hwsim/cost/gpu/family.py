@@ -24,7 +24,7 @@ class Parameter:
     ----------
     start, low, high: first guess and bounds of the fit, in `unit`.
     scale: ``log`` parameters are searched in their logarithm (they are positive and span decades).
-    shared: True where all kernel classes of one GPU have the same value (a property of the memory system, not of a dtype).
+    shared: True where all kernel classes of one GPU have the same value (the memory system's, not a dtype's).
     """
 
     name: str
@@ -44,7 +44,7 @@ class Parameter:
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One required CSV column: ``count`` (integer >= minimum), ``positive`` (real > 0) or ``name`` (one of `known`, where given)."""
+    """A CSV column: ``count`` (integer >= minimum), ``positive`` (real > 0) or ``name`` (one of `known`, if any)."""
 
     name: str
     kind: Literal["count", "positive", "name"] = "count"

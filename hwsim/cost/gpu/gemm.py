@@ -1,7 +1,7 @@
 """GEMM: tile candidates, wave quantization, split-K, L2 and DRAM traffic, power-limited tensor rate, launch floor.
 
-For each candidate tile and split the kernel takes ``launch + quantization + smooth_max(blocks, DRAM)``; the fastest wins
-(a library picks its kernel by a heuristic that this stands for). Derivation and sources: docs/formulas/gpu-gemm.md.
+For each candidate tile and split the kernel takes ``launch + quantization + smooth_max(blocks, DRAM)``; the fastest
+wins (a library picks its kernel by a heuristic that this stands for). See docs/formulas/gpu-gemm.md.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ K_STEP = 64  # elements of K in one pipeline stage of the CUTLASS and cuBLAS mai
 SMEM_TILE = 128 * 256  # output elements of the largest tile; one such block fills an SM's register file
 MIN_SPLIT_STEPS = 4  # a split shorter than the pipeline's depth only adds latency
 ROTATED_COPIES = 5  # aiconfigurator replays a CUDA graph over min(5, ceil(L2 / weights)) weight copies
+FP32_J_PER_FLOP_M = 1.6e-12 / 1e-9  # joules a FLOP and metre of process, whole chip, SIMT FP32 GEMM
 PARTIAL_BYTES = 8.0  # a split writes and reads one fp32 partial an output element
 
 BYTES = {"bf16": 2.0, "fp16": 2.0, "fp32": 4.0, "fp8": 1.0, "fp8_blk": 1.0, "int8": 1.0, "fp4": 0.5625, "int4": 0.5}
@@ -35,7 +36,10 @@ UNSPLIT = ("fp8_blk",)
 # (rows, columns) of the output that one thread block computes. Finer lists change the error by < 0.1 points.
 TILES = ((16, 64), (64, 64), (64, 128), (128, 128), (128, 256))
 # DeepGEMM (block-scaled fp8): rows fixed at 64 or 128 by m, no split-K.
+FP32_TILES = ((128, 32), (64, 64), (64, 128), (128, 128))
 BLOCK_SCALED_TILES = ((64, 32), (64, 64), (64, 128), (128, 32), (128, 64), (128, 128))
+
+_TILES_OF = {"fp8_blk": BLOCK_SCALED_TILES, "fp32": FP32_TILES}
 
 P = Parameter
 PARAMETERS = (
@@ -44,7 +48,7 @@ PARAMETERS = (
       classes=tuple(GEMV_ROWS)),
     P("power_eff", "share of peak that power and issue limits sustain over a long kernel", "1", 0.8, 0.2, 1.0),
     P("hardness", "1: hard waves, 0: stream-K or persistent blocks without a tail", "1", 0.6, 0.0, 1.0, "linear"),
-    P("store_bytes_per_clk", "output bytes an SM stores in a clock, not overlapped with its main loop", "B", 15, 2, 300),
+    P("store_bytes_per_clk", "output bytes an SM stores in a clock, not overlapped with the loop", "B", 15, 2, 300),
     P("split_us", "fix-up of a split-K kernel", "us", 2.5, 0.05, 100),
     P("hbm_eff", "sustained share of the DRAM bandwidth", "1", 0.85, 0.4, 1.0, shared=True),
     P("ramp_us", "time until DRAM streams at full rate", "us", 0.8, 0.05, 15, shared=True),
@@ -54,7 +58,7 @@ PARAMETERS = (
       classes=("fp32", "fp8_blk", *WEIGHT_ONLY)),
     P("iter_cycles", "latency of one K step of a lone block", "cycles", 150, 20, 1500,
       classes=("fp8", "fp8_blk", "fp4", "int8", *WEIGHT_ONLY)),
-    P("quant_bytes", "bytes moved an activation element by the quantization pass", "B", 3.0, 0.1, 60, classes=QUANTIZED),
+    P("quant_bytes", "bytes an activation element costs in the quantization pass", "B", 3.0, 0.1, 60, classes=QUANTIZED),
 )  # fmt: skip
 
 
@@ -91,8 +95,9 @@ def shape(columns: Columns, kernel_class: str) -> Shape:
     """Columns of one class as a `Shape`."""
     dtype, _, protocol = kernel_class.partition("@")
     act, _, weight = dtype.partition("+")
-    sizes = (last_axis(columns[c]) for c in ("batch", "m", "n", "k"))
-    return Shape(dtype, protocol, *sizes, BYTES[act], BYTES[weight or act], 4.0 if act == "fp32" else 2.0)
+    batch, m, n, k = (last_axis(columns[c]) for c in ("batch", "m", "n", "k"))
+    widths = (BYTES[act], BYTES[weight or act], 4.0 if act == "fp32" else 2.0)
+    return Shape(dtype, protocol, batch, m, n, k, *widths)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +114,7 @@ class Blocks:
 
 def candidates(s: Shape, sms: Any) -> Blocks:
     """Every tile without a split, and with the split of K that fills the device once."""
-    tiles = BLOCK_SCALED_TILES if s.dtype == "fp8_blk" else TILES
+    tiles = _TILES_OF.get(s.dtype, TILES)
     rows, cols = (np.array(side, dtype=np.float64) for side in zip(*tiles, strict=True))
     outputs = s.batch * np.ceil(s.m / rows) * np.ceil(s.n / cols)
     steps = np.ceil(s.k / K_STEP)
@@ -119,8 +124,8 @@ def candidates(s: Shape, sms: Any) -> Blocks:
     fill = np.clip(np.floor(sms / outputs), 1.0, np.maximum(1.0, np.floor(steps / MIN_SPLIT_STEPS)))
     split = np.concatenate([np.ones_like(fill), fill], axis=-1)
     outputs = np.concatenate([outputs, outputs], axis=-1)
-    twice = (np.concatenate([side, side]) for side in (rows, cols))
-    return Blocks(*twice, split, np.ceil(steps / split), outputs * split, np.ones_like(outputs, dtype=bool))
+    rows, cols = (np.concatenate([side, side]) for side in (rows, cols))
+    return Blocks(rows, cols, split, np.ceil(steps / split), outputs * split, np.ones_like(outputs, dtype=bool))
 
 
 def compute_s(s: Shape, b: Blocks, f: Facts, p: Mapping[str, Any]) -> Array:
@@ -137,7 +142,19 @@ def compute_s(s: Shape, b: Blocks, f: Facts, p: Mapping[str, Any]) -> Array:
     main = flop * sms / (peak * reuse)
     store = b.rows * b.cols * s.out_bytes / (p["store_bytes_per_clk"] * clock)
     quantized = waves(b.count, sms, p["hardness"]) * (main + store)
-    return smooth_max(quantized, b.count * flop / (peak * p["power_eff"]), 8.0)
+    return smooth_max(quantized, b.count * flop / (peak * sustained(dtype, f, p)), 8.0)
+
+
+def sustained(dtype: str, f: Facts, p: Mapping[str, Any]) -> Any:
+    """Share of peak that lasts: the fitted one, and for plain FP32 no more than the board's power allows.
+
+    A busy FP32 GEMM draws about 1.6 pJ a FLOP for each nm of the process (V100, A100: their sgemm rate at board power),
+    so that 70 W cards hold 35-45 % of their boost peak.
+    """
+    if dtype != "fp32" or not np.all(f.tdp_w) or not np.all(f.process_m) or "fp32" in f.tensor_flop_per_s:
+        return p["power_eff"]
+    watts = f.peak("fp32") * FP32_J_PER_FLOP_M * f.process_m
+    return _wide(np.minimum(p["power_eff"], f.tdp_w / watts))
 
 
 def l2_s(s: Shape, b: Blocks, f: Facts, p: Mapping[str, Any]) -> Array:
@@ -218,7 +235,7 @@ def _wide(value: Any) -> Any:
 
 
 def kernel_class(columns: Columns) -> Array:
-    """``dtype@protocol``: bf16, fp8, fp8_blk, bf16+int4 ... and graph, eager, kineto or engine by the backend's name."""
+    """``dtype@protocol``: bf16, fp8, fp8_blk, bf16+int4 ... and the protocol by the backend's name."""
     act, weight = names(columns["dtype_act"]), names(columns["dtype_weight"])
     dtype = np.where(act == weight, act, np.char.add(np.char.add(act, "+"), weight))
     return np.char.add(np.char.add(dtype, "@"), protocol(columns["backend"]))
@@ -250,7 +267,8 @@ def _lookup(dtype: Any) -> Array:
 
 
 FALLBACKS = {
-    "bf16": ("fp16",), "fp16": ("bf16",), "fp8": ("fp8_blk", "int8", "bf16", "fp16"), "fp8_blk": ("fp8", "int8", "bf16"),
+    "bf16": ("fp16",), "fp16": ("bf16",),
+    "fp8": ("fp8_blk", "int8", "bf16", "fp16"), "fp8_blk": ("fp8", "int8", "bf16"),
     "int8": ("fp8", "bf16", "fp16"), "fp4": ("fp8", "fp8_blk", "bf16"), "fp32": ("fp16", "bf16"),
     **{f"{act}+{weight}": (f"bf16+{weight}", "bf16+int8", "bf16+int4", "bf16", "fp16")
        for act in ("bf16", "fp16", "fp8") for weight in ("int4", "int8", "fp8", "fp4")},

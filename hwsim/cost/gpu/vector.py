@@ -1,7 +1,7 @@
 """Vector operators: bytes through DRAM or L2, instruction issue of the SMs that have rows, launch floor.
 
-Element-wise kernels spread over all SMs; row kernels (norms, softmax, gated activations, rope) give one row to one thread
-block, so few rows leave SMs idle. Derivation and sources: docs/formulas/gpu-vector.md.
+Element-wise kernels spread over all SMs; row kernels (norms, softmax, gated activations, rope) give one row to one
+thread block, so few rows leave SMs idle. Derivation and sources: docs/formulas/gpu-vector.md.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ ROW_OPS = ("rmsnorm", "layernorm", "softmax", "silu_mul", "rope", "gelu_mul")
 REDUCTIONS = ("layernorm", "softmax", "rmsnorm")
 """Kernels that read a row again after its reduction."""
 OPS = (
-    *ROW_OPS, "gelu", "relu", "tanh", "add", "mul", "div", "pow", "add_scalar", "mul_scalar", "div_scalar", "pow_scalar",
-    "copy",
+    *ROW_OPS, "gelu", "relu", "tanh", "add", "mul", "div", "pow",
+    "add_scalar", "mul_scalar", "div_scalar", "pow_scalar", "copy",
 )  # fmt: skip
 ROW_BLOCKS = 16  # row blocks of 128 threads that fit on one SM (2048 threads): rows in flight for the second read
 WARP_COLS = 1024  # up to here PyTorch's softmax gives a row to one warp (persistent softmax)
@@ -31,7 +31,7 @@ P = Parameter
 PARAMETERS = (
     P("launch_kcycles", "kernel launch and drain, as the protocol sees it", "1000 cycles", 4.0, 0.4, 200),
     P("issue_per_clk", "elements an SM handles in a clock", "1", 4.0, 0.05, 200),
-    P("reread", "share of the input that a reduction reads again when it missed the cache", "1", 0.5, 0.0, 2.0, "linear",
+    P("reread", "share of the input a reduction reads again when it missed the cache", "1", 0.5, 0.0, 2.0, "linear",
       classes=REDUCTIONS),
     P("hbm_eff", "sustained share of the DRAM bandwidth", "1", 0.88, 0.3, 1.0, shared=True),
     P("l2_bytes_per_clk", "bytes an SM moves to and from L2 in a clock", "B", 25, 4, 128, shared=True),
@@ -40,7 +40,7 @@ PARAMETERS = (
 
 
 def vector_time_s(columns: Columns, f: Facts, kernel_class: str, p: Mapping[str, Any]) -> KernelTime:
-    """Seconds of one vector kernel for rows of one class ``op@protocol``. columns: rows, cols, bytes_read, bytes_written."""
+    """Seconds of one vector kernel; class ``op@protocol``, columns rows, cols, bytes_read, bytes_written."""
     op, _, protocol = kernel_class.partition("@")
     rows, cols = (np.asarray(columns[c], dtype=np.float64) for c in ("rows", "cols"))
     read, written = (np.asarray(columns[c], dtype=np.float64) for c in ("bytes_read", "bytes_written"))

@@ -56,7 +56,7 @@ def _stream(a: Any, b: Any, c: Any) -> dict[str, tuple[int, Callable[[int], obje
     n = len(a)
 
     def copy(i: int) -> object:
-        return np.copyto(c[i % n], a[i % n])
+        return np.positive(a[i % n], out=c[i % n])
 
     def scale(i: int) -> object:
         return np.multiply(a[i % n], np.float32(3.0), out=c[i % n])
