@@ -5,7 +5,8 @@ fitted to these rows but the front-end time below. The benchmarks are closed loo
 answer and ask again, all prompts and answers have the same length. From a decode step D(C) at the mean context and a
 prompt pass P(1):
 
-- TPOT = D + (C - 1) P / osl: within one answer every other client's prompt passes once and stalls the batch.
+- TPOT = D + (C - 1) P' / osl: within one answer every other client's prompt passes once, in a step that streams the
+  weights anyway; P' is the cost of one more prompt, (P(8) - P(1)) / 7.
 - TTFT = P (1 + sqrt(C) / 2) + D + front end: clients of equal length drift into step, and the prompts ahead of a new
   one grow as the fluctuation of C random phases (1 at C = 4); then the running step and the server's front end.
 - dense models under TensorRT-LLM 1.0 wait as if the engine had one slot less than clients: + osl TPOT / C.
@@ -39,6 +40,7 @@ COLUMNS: Final = ("model", "gpu", "backend", "isl", "osl", "concurrency", "tp", 
 # Front end between a request's arrival and its first scheduling, seconds: tokenizer, HTTP, scheduler hand-over.
 # Median of what the DEV rows of each engine leave over the queueing terms above.
 FRONT_END_S: Final = {"trtllm": 0.045, "vllm": 0.0, "sglang": 0.0}
+CROWD: Final = 8  # prompts of the pass whose cost beyond one prompt gives that of one more prompt in a running batch
 LOW_CONCURRENCY: Final = 8
 MOST_ROWS: Final = 200_000
 # Benchmarks name fp8 checkpoints by their quantization; catalog format of (precision, gemm_quant).
@@ -161,7 +163,9 @@ def _predict(deployment: tuple[str, str, str, int, int], runs: Sequence[Run]) ->
     base = Scenario(1, isl, osl, formats.weights.name, formats.activations.name, formats.kv_cache.name, tp=tp, ep=ep)
     prompt_s = _metric(model, platform, base, formats, "ttft_s") + 0.0 * isl
     step_s = _metric(model, platform, replace(base, batch=clients), formats, "tpot_s") + 0.0 * isl
-    tpot = step_s + (clients - 1.0) * prompt_s / osl
+    crowd_s = _metric(model, platform, replace(base, batch=CROWD), formats, "ttft_s") + 0.0 * isl
+    one_more_s = (crowd_s - prompt_s) / (CROWD - 1)
+    tpot = step_s + (clients - 1.0) * one_more_s / osl
     backend = [r.text["backend"] for r in runs]
     ahead = 0.5 * np.sqrt(clients) * np.minimum(clients - 1.0, 1.0)
     ttft = (1.0 + ahead) * prompt_s + step_s + np.array([FRONT_END_S.get(b, 0.0) for b in backend])
