@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +34,13 @@ class Evaluation:
     """Result of `evaluate`: `.document` is the contract, the methods show it."""
 
     estimate: Estimate
-    document: dict[str, Any]
+    workload: Mapping[str, Any]
+    inputs: Mapping[str, Any]
+
+    @cached_property
+    def document(self) -> dict[str, Any]:
+        """Plain data, built when first asked for: a grid of arrays becomes long lists."""
+        return document(self.estimate, self.workload, self.inputs)
 
     def to_dict(self) -> dict[str, Any]:
         """The `hwsim/estimate@1` document."""
@@ -101,7 +108,7 @@ def evaluate(
     result = estimate(model.model, platform, scenario, formats)
     if check_fit:
         require_fit(model.model.name, platform, scenario, result.memory)
-    return Evaluation(result, document(result, describe(model), hashes))
+    return Evaluation(result, describe(model), hashes)
 
 
 def prepare(
@@ -117,7 +124,9 @@ def prepare(
     model = resolve_model(workload)
     platform, files = _platform(hardware)
     if what_if:
-        platform = platform.with_(device=vary(platform.device, what_if))
+        device = vary(platform.device, what_if)
+        joined = platform.scale_up and next((k for k in device.links if k.name == platform.scale_up.name), None)
+        platform = platform.with_(device=device, scale_up=joined or platform.scale_up)
     scenario = _scenario(model, platform, batch, prompt, output, options)
     if not isinstance(hardware, Platform):
         devices = scenario.tp * scenario.pp

@@ -11,12 +11,13 @@ Formulas: docs/formulas/hybrid.md.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from hwsim.cost import generic
 from hwsim.cost.bracketed import bracketed, plain
 from hwsim.cost.roofline import dynamic_energy_j
-from hwsim.ir.mapped import Task
+from hwsim.ir.mapped import MappedGraph, Task
 from hwsim.ir.numbers import Num
 from hwsim.ir.platform import Platform
 from hwsim.ir.result import Bracket, TaskCost, Timeline
@@ -30,13 +31,20 @@ def task_cost(task: Task, platform: Platform) -> TaskCost:
     o = platform.device.extra["split"]
     if task.kind != "attention_decode":
         return generic.task_cost(task, platform)
+    ranks = task.choice.get("ranks", 1)  # the memory devices serve all ranks; a task holds the share of one
     parts = {
-        "attention": plain(_cache(task) / (o["devices"] * o["memory_rate"] * o["memory_efficiency"])),
-        "network": plain(transfer_bytes(task) / o["network"] + o["round_trip"]),
+        "attention": plain(ranks * _cache(task) / (o["devices"] * o["memory_rate"] * o["memory_efficiency"])),
+        "network": plain(ranks * transfer_bytes(task) / o["network"] + o["round_trip"]),
     }
     floors = {"attention": _cache(task) / (o["devices"] * o["memory_rate"])}
     energy = dynamic_energy_j(task, platform)
     return bracketed(sum(parts.values()), parts, floors, BAND, energy_j=energy, model="split")
+
+
+def plan(graph: MappedGraph) -> MappedGraph:
+    """Note the number of ranks: the memory devices serve all of them."""
+    ranks = {"ranks": graph.mapping.tensor_parallel}
+    return replace(graph, tasks=tuple(replace(t, choice={**t.choice, **ranks}) for t in graph.tasks))
 
 
 def metrics(timelines: Sequence[Timeline]) -> Mapping[str, Bracket]:
@@ -44,8 +52,9 @@ def metrics(timelines: Sequence[Timeline]) -> Mapping[str, Bracket]:
     last = timelines[-1]
     graph, o = last.graph, last.graph.platform.device.extra["split"]
     attention = [t for t in graph.tasks if t.kind == "attention_decode"]
-    cache = sum((_cache(t) * t.count for t in attention), 0.0)
-    sent = sum((transfer_bytes(t) * t.count for t in attention), 0.0)
+    ranks = graph.mapping.tensor_parallel
+    cache = ranks * sum((_cache(t) * t.count for t in attention), 0.0)
+    sent = ranks * sum((transfer_bytes(t) * t.count for t in attention), 0.0)
     busy = last.time_s - last.busy_s.get("network", 0.0)
     price = graph.platform.price
     own = price.rate_usd_per_s * graph.mapping.tensor_parallel if price is not None else 0.0

@@ -40,20 +40,20 @@ def page(document: Mapping[str, Any]) -> str:
 
 
 def _summary(totals: Mapping[str, Any]) -> str:
-    parts = [f"{totals['pass']} of {totals['scored']} pass"]
+    parts = [f"{totals['pass'] + totals['in band']} of {totals['scored']} pass"]
     if totals["pass_rate"] is not None:
         parts[0] += f" ({totals['pass_rate']:.0%})"
     if totals["median_error"] is not None:
         parts.append(f"median error {totals['median_error']:.1%}")
     if totals["orderings"]:
         parts.append(f"{totals['orderings_right']} of {totals['orderings']} orderings right")
-    parts += [f"{totals[k]} {k}" for k in ("unmapped", "needs data", "not evidence") if totals[k]]
+    parts += [f"{totals[k]} {k}" for k in ("in band", "unmapped", "needs data", "not evidence") if totals[k]]
     return ", ".join(parts)
 
 
 def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
-    band = f" [{row['low']:.4g}, {row['high']:.4g}]" if row["low"] is not None else ""
-    shown = "-" if row["predicted"] is None else f"{row['predicted']:.4g}{band}"
+    band = f"[{row['low']:.4g}, {row['high']:.4g}]" if row["low"] is not None else "-"
+    shown = band if row["predicted"] is None else f"{row['predicted']:.4g}"
     error = "-" if row["relative_error"] is None else f"{row['relative_error']:+.1%}"
     return (
         row["id"],

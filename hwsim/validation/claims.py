@@ -1,6 +1,6 @@
 """Published claims run as ordinary scenarios: predicted beside published, with a verdict that hides nothing.
 
-Verdicts: pass, fail, needs data (only the original data set can score it), not evidence (recalled provenance),
+Verdicts: pass, in band, fail, needs data (only the original data set can score it), not evidence (recalled provenance),
 unmapped (no rule knows the setup: counted as a miss). A claim is judged by its own tolerance; one-sided where its unit
 says upper or lower bound; an "up to" claim by the best point of its grid; a claim with unpublished free parameters by
 the band over them.
@@ -20,6 +20,7 @@ from hwsim.validation.claim_metrics import predicted, si
 from hwsim.validation.vocabulary import Point, case_of
 
 SCHEMA: Final = "hwsim/reproduction@1"
+VERDICTS: Final = ("pass", "in band", "fail", "unmapped", "needs data", "not evidence")
 Evaluate = Callable[..., Any]
 
 
@@ -99,13 +100,20 @@ def _values(
     case = case_of(claim, file)
     asked, unit = str(claim.setup.get("phase", "")), si(1.0, claim.unit)
     values = []
-    for combination in itertools.product(*case.sides):
+    for combination in combinations(case.sides):
         sides = [
             [{**_document(point, evaluate, efficiency, cache), "asked": asked} for point in grid]
             for grid in combination
         ]
         values.append(max(predicted(case.metric, sides)) / unit)
     return values
+
+
+def combinations(sides: Sequence[Sequence[Any]]) -> list[tuple[Any, ...]]:
+    """Free parameters of both sides: paired where they run over equally many values (the same machine), else crossed."""
+    if len(sides) == 2 and len(sides[0]) == len(sides[1]):
+        return list(zip(sides[0], sides[1], strict=True))
+    return list(itertools.product(*sides))
 
 
 def _document(point: Point, evaluate: Evaluate, efficiency: str | None, cache: dict[str, Any]) -> Mapping[str, Any]:
@@ -126,24 +134,28 @@ def judged(claim: Claim, values: Sequence[float]) -> dict[str, Any]:
     """
     low, high = min(values), max(values)
     published, tolerance = claim.published_value, claim.tolerance_suggested
-    value = values[0] if len(values) == 1 else min(max(published, low), high)
+    if len(values) > 1:
+        slack = tolerance * abs(published)
+        inside = low - slack <= published <= high + slack
+        return {"low": low, "high": high, "verdict": "in band" if inside else "fail", "reason": "band, no point"}
+    value = values[0]
     error = value - published if published == 0 else value / published - 1
     good = abs(error) <= tolerance
     if "upper bound" in claim.unit or "lower bound" in claim.unit:
         good = error <= tolerance if "upper" in claim.unit else error >= -tolerance
-    band = {"low": low, "high": high} if len(values) > 1 else {}
-    return {"predicted": value, **band, "relative_error": error, "verdict": "pass" if good else "fail"}
+    return {"predicted": value, "relative_error": error, "verdict": "pass" if good else "fail"}
 
 
 def _totals(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    count = {v: sum(r["verdict"] == v for r in rows) for v in ("pass", "fail", "unmapped", "needs data", "not evidence")}
-    scored = count["pass"] + count["fail"] + count["unmapped"]
+    count = {verdict: sum(r["verdict"] == verdict for r in rows) for verdict in VERDICTS}
+    good = count["pass"] + count["in band"]
+    scored = good + count["fail"] + count["unmapped"]
     errors = sorted(abs(r["relative_error"]) for r in rows if r["relative_error"] is not None)
     right, pairs = _orderings(rows)
     return {
         **count,
         "scored": scored,
-        "pass_rate": count["pass"] / scored if scored else None,
+        "pass_rate": good / scored if scored else None,
         "median_error": errors[len(errors) // 2] if errors else None,
         "orderings_right": right,
         "orderings": pairs,
