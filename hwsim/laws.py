@@ -26,7 +26,7 @@ def ordered(law: str, what: str, **values: Any) -> None:
     names = list(values)
     for left, right in zip(names, names[1:], strict=False):
         a, b = np.asarray(values[left], dtype=float), np.asarray(values[right], dtype=float)
-        if not bool(np.all(a <= b + _REL * np.maximum(np.abs(a), np.abs(b)))):
+        if not (bool(np.all(a <= b)) or bool(np.all(a <= b + _REL * np.maximum(np.abs(a), np.abs(b))))):
             raise LawViolation(
                 f"{law}: {left} <= {right} does not hold for {what}",
                 seen=f"{left}={np.max(a):.9g}, {right}={np.min(b):.9g}",

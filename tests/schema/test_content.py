@@ -28,7 +28,9 @@ def test_spellings_of_one_device(name: str) -> None:
 def test_nearer_folders_win(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     local = tmp_path / "hardware" / "accelerators"
     local.mkdir(parents=True)
-    (local / "a100-sxm4-80gb.yaml").write_text(WHAT_IF.format(name="mine").replace("extends: a100-sxm4-80gb", "extends: h100-sxm"))
+    (local / "a100-sxm4-80gb.yaml").write_text(
+        WHAT_IF.format(name="mine").replace("extends: a100-sxm4-80gb", "extends: h100-sxm")
+    )
     monkeypatch.chdir(tmp_path)
     assert load_hardware("a100-sxm4-80gb").platform.name == "mine"
     flat = tmp_path / "flat"

@@ -71,7 +71,9 @@ def test_alias_bombs_are_refused_before_they_grow() -> None:
     lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 9)]
     with pytest.raises(InputError, match="alias|expands"):
         parse("\n".join(lines), FILE)
-    few = ["a0: &a0 [" + ", ".join(["x"] * 30) + "]"] + [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 8)}]" for i in range(1, 7)]
+    few = ["a0: &a0 [" + ", ".join(["x"] * 30) + "]"] + [
+        f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 8)}]" for i in range(1, 7)
+    ]
     with pytest.raises(InputError, match="expands"):
         parse("\n".join(few), FILE)
 
@@ -81,7 +83,12 @@ def test_size_encoding_and_absence(tmp_path: Path) -> None:
     big.write_text("a: " + "x" * MAX_BYTES)
     latin = tmp_path / "latin.yaml"
     latin.write_bytes("a: \xe9".encode("latin-1"))
-    for path, what in ((big, "too large"), (latin, "UTF-8"), (tmp_path / "none.yaml", "cannot read"), (tmp_path, "cannot read")):
+    for path, what in (
+        (big, "too large"),
+        (latin, "UTF-8"),
+        (tmp_path / "none.yaml", "cannot read"),
+        (tmp_path, "cannot read"),
+    ):
         with pytest.raises(InputError, match=what):
             read(path)
 
@@ -98,3 +105,21 @@ def test_any_text_gives_data_or_an_input_error(text: str) -> None:
         parse(text, FILE)
     except InputError as error:
         assert error.exit_code == 2
+
+
+def test_both_parsers_give_the_same_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    """libyaml and the pure Python parser agree on every shipped file and on its line numbers."""
+    import sys
+
+    from hwsim import content
+    from hwsim.schema.reader import parse as parse_text
+
+    files = (
+        sorted((content.root() / "hardware").rglob("*.yaml"))[::6]
+        + sorted((content.root() / "workloads").rglob("*.yaml"))[::15]
+    )
+    fast = [parse_text(f.read_text(encoding="utf-8"), f) for f in files]
+    monkeypatch.setitem(sys.modules, "_ruamel_yaml", None)
+    slow = [parse_text(f.read_text(encoding="utf-8"), f) for f in files]
+    assert [d.data for d in fast] == [d.data for d in slow]
+    assert [d.lines for d in fast] == [d.lines for d in slow]
