@@ -48,16 +48,17 @@ PARAMETERS: Final = (
     Parameter("stream", "KV rate of one block against an SM's fair share of DRAM", "1", 1.3, 0.5, 4.0, shared=True),
     Parameter("append_us", "latency of one token's KV append", "us", 8.0, 0.3, 25.0, shared=True),
     Parameter("merge_us", "combine kernel of split KV", "us", 2.5, 0.2, 10.0, shared=True),
-    Parameter("merge_split_us", "combine time a split", "us", 0.12, 0.005, 1.0, shared=True),
-    Parameter("merge_bytes", "traffic factor of the combine kernel", "1", 1.8, 0.2, 6.0, shared=True),
     Parameter("row_bytes", "traffic factor of queries and outputs", "1", 1.3, 0.2, 6.0, shared=True),
     Parameter("swap_us", "layout copy of FlashAttention-2 under GQA", "us", 5.0, 0.5, 12.0, shared=True),
-    Parameter("grouped_us", "longer start of FlashAttention-2's grouped path", "us", 1.8, 0.1, 5.0, shared=True),
-    Parameter("window_tiles", "masked tiles a window adds", "1", 3.0, 0.2, 8.0, shared=True),
     Parameter("append_fp8", "append latency factor of an fp8 cache", "1", 1.0, 0.5, 8.0, classes=("fp8kv",)),
     Parameter("fp8_us", "quantization of Q at head dim 128", "us", 1.2, 0.1, 6.0, classes=("fp8kv",)),
     Parameter("fp8_tile", "slowdown of fp8 tiles at head dim 128", "1", 0.4, 0.02, 3.0, classes=("fp8kv",)),
 )
+# Ratios that both fitted GPUs share within 20 %, so that they are no parameters:
+MERGE_STEP: Final = 0.04  # time of the combine kernel a split, against its start
+MERGE_TRAFFIC: Final = 1.5  # its fp32 partials against the 16-bit rows: strided writes
+GROUPED_START: Final = 0.3  # longer start of FlashAttention-2's grouped path, against its layout copies
+WINDOW_TILES: Final = 3.5  # masked tiles that a window adds at its two ends
 SEGMENT_US: Final = 1.8  # per sequence; Triton kernel of head dims above 256 on captured graphs, fitted once (46 rows)
 
 
@@ -84,7 +85,7 @@ def split_work(h: Heads, context: Array, kernel: KernelDesign, f: Facts, p: Mapp
         splits = np.where(h.group > 1, splits, 1.0)
     else:
         splits = np.where(tiles > 4, choose_splits(blocks, tiles, f.sms, kernel.most_splits), 1.0)
-    return Work(tokens, width, tiles + windowed * p["window_tiles"], blocks, splits)
+    return Work(tokens, width, tiles + windowed * WINDOW_TILES, blocks, splits)
 
 
 def decode_time(c: Columns, f: Facts, kernel_class: str, p: Mapping[str, Any]) -> KernelTime:
@@ -104,7 +105,7 @@ def decode_time(c: Columns, f: Facts, kernel_class: str, p: Mapping[str, Any]) -
     if kernel is FLASH2:
         grouped = (h.group > 1) & (h.n_kv_heads > 1) & (h.batch > 1)
         extra = extra + np.where(grouped, p["swap_us"] * 1e-6 + 2.0 * rows, 0.0)
-        extra = extra + np.where(h.group > 1, p["grouped_us"] * 1e-6, 0.0)
+        extra = extra + np.where(h.group > 1, GROUPED_START * p["swap_us"] * 1e-6, 0.0)
     extra = extra + h.quantized * p["fp8_us"] * 1e-6 * h.head_dim / 128.0
     launch = kernel.launches * p["launch_us"] * 1e-6 + 0.0 * hbm
     parts = {"compute": compute, "hbm": hbm, "l2": kv_bytes * cost.l2_s, "launch": launch, "rows": extra}
@@ -136,8 +137,8 @@ def _combine_s(h: Heads, work: Work, kernel: KernelDesign, cost: ByteCost, p: Ma
     captured = h.batch <= kernel.combine_batch
     split = work.splits > 1
     moved = h.batch * h.n_heads * (work.splits * (h.head_dim + 1.0) * 8.0 + 2.0 * h.head_dim)
-    time = np.where(split | captured, moved * cost.mixed_s * p["merge_bytes"], 0.0)
-    time = time + np.where(split, (p["merge_us"] + p["merge_split_us"] * work.splits) * 1e-6, 0.0)
+    time = np.where(split | captured, moved * cost.mixed_s * p["row_bytes"] * MERGE_TRAFFIC, 0.0)
+    time = time + np.where(split, (p["merge_us"] + MERGE_STEP * p["merge_us"] * work.splits) * 1e-6, 0.0)
     segmented = captured & (h.head_dim > 256)
     return np.asarray(time + np.where(segmented, h.batch * SEGMENT_US * 1e-6, 0.0))
 
