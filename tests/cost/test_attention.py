@@ -142,3 +142,25 @@ def test_parameters_start_inside_their_bounds(family):
     for p in family.parameters:
         assert p.low < p.start < p.high, p.name
         assert p.meaning and p.unit
+
+
+def test_latent_attention_reads_its_latent_once_and_has_its_own_kernel():
+    """MLA: 128 heads share one cached latent of 576 elements, keys and values alike."""
+    shape = {"n_heads": 128.0, "n_kv_heads": 1.0, "head_dim": 544.0, "context_len": 4096.0, "batch": 64.0}
+    latent, separate = seconds(DECODE, **shape, kv_row_elements=576.0), seconds(DECODE, **shape)
+    assert latent < separate - 64 * attention_decode.SEGMENT_US * 1e-6
+
+
+def test_operator_columns_price_an_engine_step():
+    """The adapters give the columns that the time functions take: cold cache, the new token not counted twice."""
+    from hwsim.ir.platform import Platform
+    from hwsim.ir.workload import NumberFormat, Operator, Tensor
+
+    cache = Tensor("kv", (4, 100, 2 * 8 * 128), NumberFormat("fp8", 8, "fp8"), "kv_cache")
+    dims = {"batch": 4, "context": 100, "n_heads": 32, "n_kv_heads": 8, "head_dim": 128, "v_head_dim": 128, "window": 0}
+    operator = Operator("attention", "attention_decode", "attention", dims, 0, "bf16", (cache,))
+    columns = attention_decode.columns_of(operator, Platform.__new__(Platform))
+    assert columns["context_len"] == 99
+    assert columns["kv_row_elements"] == 256
+    assert list(attention_decode.kernel_class(columns)) == ["fp8kv@engine"]
+    assert DECODE.time(columns, H100, "fp8kv@engine", DECODE.start()).time_s > 0

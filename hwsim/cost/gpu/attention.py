@@ -94,6 +94,11 @@ class Heads:
         return np.where(self.head_dim > 64, float(self.fp8), 0.0)
 
     @property
+    def wide(self) -> Array:
+        """True where heads above 256 take a fallback kernel; latents shared by keys and values (MLA) have their own."""
+        return np.asarray((self.head_dim > 256) & (self.row_elements >= 2.0 * self.head_dim))
+
+    @property
     def row_bytes(self) -> Array:
         """Cached K and V bytes of one token and KV head."""
         return self.row_elements * self.kv_bytes

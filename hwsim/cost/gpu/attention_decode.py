@@ -139,7 +139,7 @@ def _combine_s(h: Heads, work: Work, kernel: KernelDesign, cost: ByteCost, p: Ma
     moved = h.batch * h.n_heads * (work.splits * (h.head_dim + 1.0) * 8.0 + 2.0 * h.head_dim)
     time = np.where(split | captured, moved * cost.mixed_s * p["row_bytes"] * MERGE_TRAFFIC, 0.0)
     time = time + np.where(split, (p["merge_us"] + MERGE_STEP * p["merge_us"] * work.splits) * 1e-6, 0.0)
-    segmented = captured & (h.head_dim > 256)
+    segmented = captured & h.wide
     return np.asarray(time + np.where(segmented, h.batch * SEGMENT_US * 1e-6, 0.0))
 
 

@@ -135,7 +135,7 @@ def _column_s(h: Heads, f: Facts, kernel: KernelDesign, p: Mapping[str, Any]) ->
     mma = 4.0 * ROWS * h.head_dim * np.asarray(f.sms) / (f.peak("bf16") * kernel.mma_share * p["mma_eff"])
     exp = ROWS / (EXP_PER_CLK_SM * np.asarray(f.clock_hz)) * p["exp_share"]
     slow = 1.0 + float(h.fp8) * p["fp8_wide"] * np.maximum(h.head_dim - 128.0, 0.0) / 128.0
-    slow = slow * np.where(h.head_dim > 256, p["wide_cost"], 1.0)
+    slow = slow * np.where(h.wide, p["wide_cost"], 1.0)
     return np.asarray((mma + exp) * slow)
 
 
