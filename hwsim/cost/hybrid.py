@@ -62,9 +62,10 @@ def metrics(timelines: Sequence[Timeline]) -> Mapping[str, Bracket]:
     tokens = peak / o["link_peak"] * experts["experts"] / experts["topk"]
     prompt = first.tokens / first.batch
     context = next((t.operator.dims["context"] for t in last.tasks if t.kind == "attention_decode"), prompt)
-    cache = sum(
-        (c.stored_bytes * t.count for t in last.tasks for c in t.operator.inputs if c.role == "kv_cache"), 0
-    ) / last.batch
+    cache = (
+        sum((c.stored_bytes * t.count for t in last.tasks for c in t.operator.inputs if c.role == "kv_cache"), 0)
+        / last.batch
+    )
     output = 2 * (context - prompt)
     return {
         "saturation_tokens": Bracket(plain(tokens)),

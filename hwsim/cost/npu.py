@@ -42,7 +42,9 @@ def _parts(task: Task, phone: Mapping[str, Any]) -> dict[str, Num]:
             return {"compute": _slower(task.operator.flop / phone["engine_rate"], _stream(task, phone))}
         if task.operator.segment == "op":
             return {"compute": _single(rows, dims["k"] * dims["n"], phone)}
-        chunked = np.where(np.asarray(rows) > 1, _chunks(rows, phone) * phone["chunk_weight"] * dims["k"] * dims["n"], 0)
+        chunked = np.where(
+            np.asarray(rows) > 1, _chunks(rows, phone) * phone["chunk_weight"] * dims["k"] * dims["n"], 0
+        )
         return {"npu": chunked, "memory": np.where(np.asarray(rows) > 1, 0.0, _stream(task, phone))}
     if task.kind == "attention_prefill" and phone["processor"] != "engine":
         return {"float": dims["batch"] * _chunks(dims["q_len"], phone) * phone["layer"]}

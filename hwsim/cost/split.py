@@ -81,4 +81,3 @@ def _cache(task: Task) -> Num:
 
 def _capacity(o: Mapping[str, Any]) -> Num:
     return o["devices"] * o["memory_size"] * o["memory_fraction"]
-

@@ -16,7 +16,9 @@ def table(document: Mapping[str, Any]) -> str:
         rows = [_cells(r) for r in document["rows"] if r["system"] == system["system"]]
         lines += ["", f"{system['system']}: {_summary(system)}"]
         widths = [max(len(row[i]) for row in (_HEADS, *rows)) for i in range(len(_HEADS))]
-        lines += ["  " + "  ".join(c.ljust(w) for c, w in zip(r, widths, strict=True)).rstrip() for r in (_HEADS, *rows)]
+        lines += [
+            "  " + "  ".join(c.ljust(w) for c, w in zip(r, widths, strict=True)).rstrip() for r in (_HEADS, *rows)
+        ]
     return "\n".join([*lines, "", f"all: {_summary(document['total'])}"]).lstrip("\n")
 
 
@@ -29,7 +31,8 @@ def page(document: Mapping[str, Any]) -> str:
         body.append("</tr>")
         for row in (r for r in document["rows"] if r["system"] == system["system"]):
             cells = "".join(f"<td>{html.escape(cell)}</td>" for cell in _cells(row))
-            body.append(f'<tr class="{row["verdict"].replace(" ", "-")}" title="{html.escape(row["claim"])}">{cells}</tr>')
+            kind = row["verdict"].replace(" ", "-")
+            body.append(f'<tr class="{kind}" title="{html.escape(row["claim"])}">{cells}</tr>')
         body.append("</table>")
     style = (
         "body{font:14px sans-serif;margin:2em}table{border-collapse:collapse}td,th{padding:2px 8px;text-align:left;"

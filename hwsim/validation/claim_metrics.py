@@ -48,9 +48,8 @@ def _decode_total(d: Document) -> float:
     return metric(d, "tpot_s") * float(d["scenario"]["output_tokens"])
 
 
-def _resource(d: Document, resource: str) -> float:
-    name = "prefill" if d["scenario"]["output_tokens"] == 1 else "decode"
-    return float(phase(d, name)["resources"][resource])
+def _prompt_tokens(d: Document) -> float:
+    return float(d["scenario"]["batch"] * d["scenario"]["prompt_tokens"])
 
 
 def _rated_energy(d: Document) -> float:
@@ -73,7 +72,7 @@ ABSOLUTE: Final[dict[str, Callable[[Document], float]]] = {
     "throughput_per_request": lambda d: metric(d, "throughput_tokens_per_s") / float(d["scenario"]["batch"]),
     "throughput_end_to_end": lambda d: metric(d, "throughput_tokens_per_s"),
     "decode_throughput": lambda d: metric(d, "decode_throughput_tokens_per_s"),
-    "prefill_throughput": lambda d: float(d["scenario"]["batch"] * d["scenario"]["prompt_tokens"]) / metric(d, "ttft_s"),
+    "prefill_throughput": lambda d: _prompt_tokens(d) / metric(d, "ttft_s"),
     "prefill_time": lambda d: metric(d, "ttft_s"),
     "token_time": lambda d: metric(d, "tpot_s"),
     "decode_time": _decode_total,
@@ -149,8 +148,10 @@ def _bandwidth(d: Document) -> float:
 def predicted(name: str, sides: Sequence[Side]) -> list[float]:
     """Values of the metric over the grid of settings, SI. Raises InputError where it is not defined."""
     if len(sides) == 2 and name in RATIO:
-        pairs = zip(sides[0], sides[1], strict=True) if len(sides[0]) == len(sides[1]) else (
-            (a, b) for a in sides[0] for b in sides[1]
+        pairs = (
+            zip(sides[0], sides[1], strict=True)
+            if len(sides[0]) == len(sides[1])
+            else ((a, b) for a in sides[0] for b in sides[1])
         )
         return [RATIO[name](a, b) for a, b in pairs]
     if name in ABSOLUTE:

@@ -110,7 +110,7 @@ def _values(
 
 
 def combinations(sides: Sequence[Sequence[Any]]) -> list[tuple[Any, ...]]:
-    """Free parameters of both sides: paired where they run over equally many values (the same machine), else crossed."""
+    """Free parameters of both sides: paired where they have equally many values (one machine), else crossed."""
     if len(sides) == 2 and len(sides[0]) == len(sides[1]):
         return list(zip(sides[0], sides[1], strict=True))
     return list(itertools.product(*sides))

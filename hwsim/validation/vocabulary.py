@@ -110,9 +110,7 @@ def _points(claim: Claim, file: ClaimsFile, side: str) -> tuple[tuple[Point, ...
         return Point(_filled(workload, sizes), hardware, arguments, {**what_if, **_grids(sizes), **paths})
 
     grid = _axes([r.grid for r in rules if all(setup.get(k) is None or k == "batch" for k in r.grid)])
-    return tuple(
-        tuple(point({**settings, **free}) for settings in grid) for free in _axes([r.free for r in rules])
-    )
+    return tuple(tuple(point({**settings, **free}) for settings in grid) for free in _axes([r.free for r in rules]))
 
 
 def _axes(axes: Sequence[Mapping[str, list[Any]]]) -> list[dict[str, Any]]:
