@@ -37,24 +37,20 @@ def _quantity(dimension: str, positive: bool) -> Callable[[object], float]:
     return convert
 
 
-def quantity(dimension: str, *, positive: bool = True) -> Any:
-    """A float field in SI that is written as a quantity string of `dimension` in the file."""
-    return Annotated[float, BeforeValidator(_quantity(dimension, positive))]
-
-
-Time = quantity("time", positive=False)
-Bytes = quantity("bytes")
-Bandwidth = quantity("bytes_per_s")
-FlopRate = quantity("flop_per_s")
-Frequency = quantity("frequency")
-PowerW = quantity("power", positive=False)
-EnergyPerByte = quantity("energy_per_byte", positive=False)
-EnergyPerFlop = quantity("energy_per_flop", positive=False)
-Area = quantity("area")
-Length = quantity("length")
-Usd = quantity("usd", positive=False)
-UsdPerS = quantity("usd_per_s", positive=False)
-UsdPerJ = quantity("usd_per_j", positive=False)
+# Float fields in SI that are written as quantity strings in the file.
+Time = Annotated[float, BeforeValidator(_quantity("time", positive=False))]
+Bytes = Annotated[float, BeforeValidator(_quantity("bytes", positive=True))]
+Bandwidth = Annotated[float, BeforeValidator(_quantity("bytes_per_s", positive=True))]
+FlopRate = Annotated[float, BeforeValidator(_quantity("flop_per_s", positive=True))]
+Frequency = Annotated[float, BeforeValidator(_quantity("frequency", positive=True))]
+PowerW = Annotated[float, BeforeValidator(_quantity("power", positive=False))]
+EnergyPerByte = Annotated[float, BeforeValidator(_quantity("energy_per_byte", positive=False))]
+EnergyPerFlop = Annotated[float, BeforeValidator(_quantity("energy_per_flop", positive=False))]
+Area = Annotated[float, BeforeValidator(_quantity("area", positive=True))]
+Length = Annotated[float, BeforeValidator(_quantity("length", positive=True))]
+Usd = Annotated[float, BeforeValidator(_quantity("usd", positive=False))]
+UsdPerS = Annotated[float, BeforeValidator(_quantity("usd_per_s", positive=False))]
+UsdPerJ = Annotated[float, BeforeValidator(_quantity("usd_per_j", positive=False))]
 Count = Annotated[int, Field(gt=0, le=10**9)]
 Name = Annotated[str, Field(min_length=1, max_length=80, pattern=r"^[A-Za-z0-9][A-Za-z0-9._+/-]*$")]
 Fraction01 = Annotated[float, Field(gt=0, le=1, strict=False)]

