@@ -138,9 +138,8 @@ def _split_heads(operator: Operator, tp: int) -> _Split:
         key = "cols" if operator.kind == "vector" else "batch"
         return _Split({key: operator.dims[key] / tp}, share, share, share, share)
     heads = _divide(operator, "n_heads", tp)
-    kv_heads = operator.dims["n_kv_heads"]
-    kv_local = np.maximum(kv_heads / tp, 1)
-    kv_local = int(kv_local) if float(kv_local).is_integer() else int(np.ceil(kv_local))
+    kv_heads = int(operator.dims["n_kv_heads"])
+    kv_local = max(-(-kv_heads // tp), 1)
     return _Split({"n_heads": heads, "n_kv_heads": kv_local}, share, share, share, share, kv_local / kv_heads)
 
 

@@ -15,7 +15,7 @@ def to_yaml(data: Any) -> str:
 
     def convert(value: Any, depth: int) -> Any:
         if isinstance(value, dict):
-            node = CommentedMap((k, convert(v, depth + 1)) for k, v in value.items())
+            node: Any = CommentedMap((k, convert(v, depth + 1)) for k, v in value.items())
         elif isinstance(value, list | tuple):
             node = CommentedSeq(convert(v, depth + 1) for v in value)
         else:
