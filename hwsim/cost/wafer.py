@@ -234,7 +234,9 @@ def _best_grid(graph: MappedGraph, o: Mapping[str, Any], device: Device) -> Num:
         total = total + (spent.compute + spent.mesh) * task.count
     held = core_bytes(graph, sides, o)
     legal = np.broadcast_to(np.logical_or(held <= o["sram_per_core"], o["layer_scaled"]), np.shape(total))
-    best = np.argmin(np.where(legal, total, np.inf), axis=0)
+    # where no square is legal, the one that overflows least says what is missing
+    none = ~np.any(legal, axis=0)
+    best = np.where(none, np.argmin(held + 0 * total, axis=0), np.argmin(np.where(legal, total, np.inf), axis=0))
     chosen = np.ravel(sides)[best]
     return int(chosen) if np.ndim(chosen) == 0 else chosen
 

@@ -16,8 +16,17 @@ from hwsim.validation.vocabulary import case_of, number
 
 
 def claim(**changes: Any) -> Claim:
-    base = {"id": "c", "system": "flightllm", "claim": "x", "metric": "token_time", "published_value": 10.0, "unit": "ms",
-            "provenance": "table 1", "tolerance_suggested": 0.1, "setup": {"hardware": "vhk158"}}  # fmt: skip
+    base = {
+        "id": "c",
+        "system": "flightllm",
+        "claim": "x",
+        "metric": "token_time",
+        "published_value": 10.0,
+        "unit": "ms",
+        "provenance": "table 1",
+        "tolerance_suggested": 0.1,
+        "setup": {"hardware": "vhk158"},
+    }
     return Claim.model_validate({**base, **changes})
 
 
