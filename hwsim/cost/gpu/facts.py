@@ -11,7 +11,13 @@ from hwsim.ir.numbers import Num
 from hwsim.ir.platform import Device, Link
 
 # Where a device lacks a path, its kernels run on the next one of the same width.
-_SAME_PATH = {"bf16": ("bf16", "fp16"), "fp16": ("fp16", "bf16"), "fp8_blk": ("fp8",), "fp4": ("fp4", "nvfp4", "mxfp4")}
+# 16-bit values run on fp32 units where a device (P4, P40) has no 16-bit ones.
+_SAME_PATH = {
+    "bf16": ("bf16", "fp16", "fp32"),
+    "fp16": ("fp16", "bf16", "fp32"),
+    "fp8_blk": ("fp8",),
+    "fp4": ("fp4", "nvfp4", "mxfp4"),
+}
 
 
 @dataclass(frozen=True, slots=True)
