@@ -39,7 +39,9 @@ def render(document: dict[str, Any]) -> str:
             f"{case['name']:<24}{case['requests']:>9}{case['ttft_s'] * 1e6:>9.4f} us{case['e2e_s'] * 1e6:>9.4f} us"
             f"{case['restarts']:>10}  {verdict}{note}"
         )
-    lines.append(f"tolerance {document['tolerance_s'] * 1e6:g} us a request; largest deviation shown; restarts = requests that differ")
+    lines.append(
+        f"tolerance {document['tolerance_s'] * 1e6:g} us; largest deviation over requests; restarts = requests that differ"
+    )
     return "\n".join(lines)
 
 

@@ -78,7 +78,7 @@ def speeds(uses: Sequence[Mapping[str, float]], capacity: Mapping[str, float]) -
     rising = set(range(len(uses)))
     left = {name: capacity.get(name, 1.0) for use in uses for name in use}
     while rising:
-        demand = {name: 0.0 for name in left}
+        demand = dict.fromkeys(left, 0.0)
         for i in rising:
             for name, share in uses[i].items():
                 demand[name] += share
@@ -141,7 +141,7 @@ class _System:
         times = [self.left[name] / self.speed[name] for name in self.running if self.speed[name] > 0]
         if times:
             event = self.environment.timeout(min(times), value=self.version)
-            event.callbacks.append(self._complete)  # type: ignore[union-attr]
+            event.callbacks.append(self._complete)
 
     def _complete(self, event: Any) -> None:
         if event.value != self.version:
@@ -233,5 +233,7 @@ def require_work_conserving(schedule: Schedule, tolerance: float = 1e-9) -> None
     clock = 0.0
     for span in sorted(schedule.spans, key=lambda s: s.start_s):
         if span.start_s > clock + tolerance * max(clock, 1e-12):
-            raise LawViolation("LAW-8: nothing runs although work is left", seen=f"idle from {clock} s to {span.start_s} s")
+            raise LawViolation(
+                "LAW-8: nothing runs although work is left", seen=f"idle from {clock} s to {span.start_s} s"
+            )
         clock = max(clock, span.end_s)

@@ -29,7 +29,9 @@ def pipeline(stage_s: Sequence[Sequence[float]], transfer_s: float = 0.0) -> lis
     return jobs
 
 
-def overlapped_halves(compute_s: float, link_s: float, layers: int, *, sm_share: float = 0.0, split: float = 0.5) -> list[Job]:
+def overlapped_halves(
+    compute_s: float, link_s: float, layers: int, *, sm_share: float = 0.0, split: float = 0.5
+) -> list[Job]:
     """Two parts of the tokens, one computing while the other communicates (TokenWeave).
 
     `compute_s` and `link_s` are one layer's compute and all-reduce for all tokens; `split` the first part's share;
@@ -64,7 +66,7 @@ def nano_batches(operations: Sequence[Job], parts: int = 2, *, reload: float = 0
 
 
 def prefetched(layer_s: Sequence[float], load_s: Sequence[float], *, depth: int = 1) -> list[Job]:
-    """Layers whose weights come over a host link, `depth` layers ahead of their use (FlexGen, DeepSpeed Zero-Inference).
+    """Layers whose weights come over a host link, `depth` layers ahead of their use (FlexGen, ZeRO-Inference).
 
     Buffers for ``depth + 1`` layers: the load of layer i waits for the compute of layer i - depth - 1.
     """

@@ -84,7 +84,9 @@ def table_text(document: Document) -> str:
     lines = [headline(document), count_line(document)]
     if "capacity" in document:
         found = document["capacity"]
-        lines.append(f"capacity: {found['rate_per_s']:.4g} requests/s ({100 * found['attainment']:.1f} % within limits)")
+        lines.append(
+            f"capacity: {found['rate_per_s']:.4g} requests/s ({100 * found['attainment']:.1f} % within limits)"
+        )
     rows = [("latency", *_STATISTICS), *latency_rows(document)]
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines.append("")

@@ -51,7 +51,7 @@ def unit_gaps(process: str, count: int, seed: int, cv: float = 1.0) -> Array:
 
 
 def lengths(kind: str, mean: float, count: int, seed: int, *, cv: float = 1.0, purpose: int = _PROMPTS) -> Array:
-    """`count` token counts >= 1 of mean about `mean`: ``fixed``, ``uniform`` (1 .. 2 mean), ``exponential``, ``lognormal``."""
+    """`count` token counts >= 1 of mean about `mean`: fixed, uniform (1 .. 2 mean), exponential, lognormal."""
     if not (math.isfinite(mean) and mean >= 1):
         raise InputError("the mean length must be at least one token", seen=repr(mean))
     draw = stream(seed, purpose)
@@ -84,6 +84,4 @@ def generate(
     times = np.cumsum(unit_gaps(process, count, seed, cv)) / rate_per_s
     prompts = lengths(prompt[0], prompt[1], count, seed, cv=cv, purpose=_PROMPTS)
     outputs = lengths(output[0], output[1], count, seed, cv=cv, purpose=_OUTPUTS)
-    return Trace(
-        process, array("d", times - times[0]), array("l", prompts.tolist()), array("l", outputs.tolist())
-    )
+    return Trace(process, array("d", times - times[0]), array("l", prompts.tolist()), array("l", outputs.tolist()))

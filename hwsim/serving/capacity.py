@@ -51,7 +51,9 @@ def search_capacity(
     if level == ServiceLevel():
         raise InputError("a capacity search needs a service level", fix="--slo ttft=1s,tpot=50ms")
     if not 0 < attainment <= 1 or not tolerance > 0:
-        raise InputError("attainment must lie in (0, 1] and the tolerance be above 0", seen=f"{attainment}, {tolerance}")
+        raise InputError(
+            "attainment must lie in (0, 1] and the tolerance be above 0", seen=f"{attainment}, {tolerance}"
+        )
     if len(trace) < 2 or trace.arrival_s[-1] <= 0:
         raise InputError("a capacity search needs a trace with a time span")
     runs = 0

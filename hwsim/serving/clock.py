@@ -37,4 +37,5 @@ class Clock(simpy.Environment):
 
     def at(self, time_s: float, callback: Callback, value: Any = None, priority: int = BOUNDARY) -> None:
         """Call `callback(event)` at `time_s` (seconds, not before now) with `event.value == value`."""
-        heappush(self._queue, (time_s, priority, next(self._eid), Tick([callback], value)))  # type: ignore[arg-type]
+        queue: list[Any] = self._queue
+        heappush(queue, (time_s, priority, next(self._eid), Tick([callback], value)))

@@ -81,7 +81,7 @@ class Cluster:
         if self.in_system or self.arrived != self.finished + self.rejected:
             raise LawViolation(
                 "LAW-7: requests got lost",
-                seen=f"{self.arrived} arrived, {self.finished} finished, {self.rejected} rejected, {self.in_system} left",
+                seen=f"arrived {self.arrived}, finished {self.finished}, rejected {self.rejected}, left {self.in_system}",
             )
         for replica in self.everyone:
             replica.check_empty()
@@ -93,7 +93,13 @@ class Cluster:
     def dealt(self) -> bool:
         """Whether a trace can be dealt to the replicas before the run: nothing depends on their state."""
         fixed = len(self.replicas) == 1 or getattr(self.router, "static", False)
-        return fixed and not self.dynamic and not self.central and self.admission is None and all(hasattr(r, "inbox") for r in self.replicas)
+        return (
+            fixed
+            and not self.dynamic
+            and not self.central
+            and self.admission is None
+            and all(hasattr(r, "inbox") for r in self.replicas)
+        )
 
     # ---- arrivals ----
 

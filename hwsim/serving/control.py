@@ -44,6 +44,11 @@ def every(cluster: Cluster, period_s: float, action: Callable[[float], None]) ->
     cluster.clock.at(cluster.clock.now + period_s, tick, None, CONTROL)
 
 
+def _call(action: Callable[[Any], None], replica: Any) -> Callable[[Any], None]:
+    """An event callback that does `action` to `replica`."""
+    return lambda event: action(replica)
+
+
 @dataclass(frozen=True, slots=True)
 class Failures:
     """Replica `index` stops at `down_s` and takes requests again at `up_s` (None: never).
@@ -58,11 +63,13 @@ class Failures:
         cluster.dynamic = True
         for index, down_s, up_s in self.outages:
             if not 0 <= index < len(cluster.everyone) or down_s < 0 or (up_s is not None and up_s <= down_s):
-                raise InputError("an outage needs a replica of the cluster and up after down", seen=f"{index}, {down_s}")
+                raise InputError(
+                    "an outage needs a replica of the cluster and up after down", seen=f"{index}, {down_s}"
+                )
             replica = cluster.everyone[index]
-            cluster.clock.at(down_s, lambda _, r=replica: cluster.take_down(r), None, CONTROL)  # type: ignore[misc]
+            cluster.clock.at(down_s, _call(cluster.take_down, replica), None, CONTROL)
             if up_s is not None:
-                cluster.clock.at(up_s, lambda _, r=replica: cluster.bring_up(r), None, CONTROL)  # type: ignore[misc]
+                cluster.clock.at(up_s, _call(cluster.bring_up, replica), None, CONTROL)
 
 
 @dataclass(slots=True)
@@ -92,7 +99,7 @@ class Autoscale:
                 replica.paid_from_s = now_s
                 cluster.everyone.append(replica)
                 pending.append(now_s + self.startup_s)
-                cluster.clock.at(now_s + self.startup_s, lambda _, r=replica: cluster.bring_up(r), None, CONTROL)
+                cluster.clock.at(now_s + self.startup_s, _call(cluster.bring_up, replica), None, CONTROL)
             elif load < self.low and active > self.least:
                 cluster.retire(min(cluster.replicas, key=lambda r: r.in_system))
 

@@ -30,7 +30,7 @@ class IterationTime(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ClosedFormTime:
-    """t = base + max(floor, per_token x tokens) + per_context x sum(context) + per_pair x sum(chunk x (past + chunk/2)).
+    """t = base + max(floor, per_token x tokens) + per_context x sum(context) + pair x sum(chunk (past + chunk/2)).
 
     Weights are read once an iteration (`floor_s`) or the tokens are compute-bound (`token_s` each); decode attention
     reads the cached context, prefill attention works on query-key pairs. All parameters in seconds.

@@ -154,4 +154,6 @@ class PipelineReplica:
         """LAW-7 after a run: nothing waits, runs or holds memory. Raises LawViolation."""
         self.kv.check()
         if self.in_system or self.waiting or self.ready or self.kv.holders:
-            raise LawViolation("LAW-7: a replica still holds requests", seen=f"{self.in_system} in replica {self.index}")
+            raise LawViolation(
+                "LAW-7: a replica still holds requests", seen=f"{self.in_system} in replica {self.index}"
+            )

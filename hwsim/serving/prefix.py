@@ -46,12 +46,14 @@ class PrefixCache:
         """
         tokens = min(self.peek(blocks), prompt - 1)
         load_s = 0.0
-        for block in blocks[: -(-tokens // self.block_tokens)]:
+        found = blocks[: -(-tokens // self.block_tokens)]
+        for block in found:  # take all out first: putting one back may push the next one down
             for level, tier in enumerate(self._held):
                 if block in tier:
                     load_s += self.block_tokens / self.tiers[level].tokens_per_s
                     del tier[block]
                     break
+        for block in found:
             self._put(block)
         self.hit_tokens += tokens
         self.asked_tokens += prompt

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 if TYPE_CHECKING:
-    from hwsim.serving.replica import Replica
     from hwsim.serving.request import Request
 
 WAITING: Final = 0
@@ -76,7 +75,7 @@ class GapStore:
 
 
 class TokenGaps:
-    """Who emitted a token when, on one replica: older decodes together, requests prefilled since then one group each."""
+    """Who emitted a token when, on one replica: older decodes together, those prefilled since then in groups."""
 
     __slots__ = ("_add", "_newer", "_older_s")
 
@@ -85,9 +84,7 @@ class TokenGaps:
         self._older_s = 0.0
         self._newer: list[list[float]] = []
 
-    def decoded(
-        self, decodes: int, first_s: float, step_s: float, count: int, begin_s: float, now_s: float
-    ) -> None:
+    def decoded(self, decodes: int, first_s: float, step_s: float, count: int, begin_s: float, now_s: float) -> None:
         """All `decodes` sequences emitted `count` tokens in a run from `begin_s` to `now_s`."""
         newer = self._newer
         if newer or begin_s != self._older_s:
@@ -124,9 +121,12 @@ class TokenGaps:
 
     def forget(self, emitted_s: float) -> None:
         """One of those that emitted at `emitted_s` is gone without decoding here."""
-        for group in self._newer:
-            if group[0] == emitted_s and group[1] > 0:
-                group[1] -= 1
+        newer = self._newer
+        for position in range(len(newer) - 1, -1, -1):
+            if newer[position][0] == emitted_s:
+                newer[position][1] -= 1
+                if not newer[position][1]:
+                    del newer[position]
                 return
 
     def left(self, request: Request, fresh: bool) -> None:
@@ -147,7 +147,8 @@ class Occupancy:
         self.time_s, self.kv, self.busy_s = array("d"), array("d"), array("d")
         self.queued, self.running = array("l"), array("l")
 
-    def take(self, now_s: float, replica: Replica) -> None:
+    def take(self, now_s: float, replica: Any) -> None:
+        """Note the state of a replica now."""
         queued = len(replica.waiting)
         self.time_s.append(now_s)
         self.queued.append(queued)

@@ -15,10 +15,11 @@ from collections.abc import Callable
 from heapq import heappop, heappush
 from typing import TYPE_CHECKING, Any, Final
 
-from hwsim.errors import InfeasibleError, LawViolation
+from hwsim.errors import InfeasibleError
 from hwsim.serving.clock import Clock
 from hwsim.serving.iteration_time import IterationTime, iterations_until
 from hwsim.serving.kv import BlockPool
+from hwsim.serving.moves import Movable, by_arrival
 from hwsim.serving.policies import Patient, Policy
 from hwsim.serving.prefix import PrefixCache
 from hwsim.serving.record import Occupancy, TokenGaps
@@ -40,7 +41,7 @@ class Inbox:
         """Put all requests that have arrived by `now_s` into the replica's queue."""
 
 
-class Replica:
+class Replica(Movable):
     """A serving engine. Times are seconds, `context` counts tokens over all decoding sequences.
 
     Attributes
@@ -180,7 +181,7 @@ class Replica:
 
     def put_back(self, skipped: list[Request]) -> None:
         """Requests that got no chunk; they come first next time, by arrival."""
-        self._front = sorted(skipped, key=_arrival)
+        self._front = sorted(skipped, key=by_arrival)
 
     def reserve_decode(self) -> None:
         """Take memory for the next token of every decoding request: preempt the last ones where it is short."""
@@ -188,12 +189,6 @@ class Replica:
             if self.kv.committed >= self.kv.total and self.kv.safe_iterations(self.passed, 1) < 1:
                 self._preempt()
             self.reserved = 1
-
-    def release_held(self) -> None:
-        """Static batches: give back the memory of finished members when the batch has ended."""
-        for request in self._held:
-            self.kv.release(request)
-        self._held.clear()
 
     # ---- iterations ----
 
@@ -236,7 +231,7 @@ class Replica:
             )
 
     def _decode_run(self, now_s: float) -> None:
-        """Schedule decode-only iterations until a finish, memory, the policy or the next arrival asks for a decision."""
+        """Schedule decode-only iterations until a finish, memory, policy or the next arrival asks for a decision."""
         heap = self._heap
         if self._stale:
             self._drop_stale()
@@ -311,7 +306,7 @@ class Replica:
 
     def _chain(self, now_s: float) -> None:
         """Decode runs from finish to finish without an event each, up to the next arrival, which is known."""
-        heap, order, rows = self._heap, self._order, self.gaps
+        heap, rows = self._heap, self.gaps
         decode_line, next_s = self.time.decode_line, self.inbox.next_s
         decodes, context, passed, begin = self.decodes, self.context, self.passed, self.passed
         begin_s = now_s
@@ -412,112 +407,3 @@ class Replica:
         del self._order[request.index]
         self.decodes -= 1
         self.kv.leave(request, self.passed)
-
-    def hand_over(self, request: Request, now_s: float) -> None:
-        """A request whose prefill just ended leaves with its cache."""
-        self.gaps.forget(request.emitted_s)
-        self.kv.release(request)
-        self._count_out(now_s)
-
-    def stop(self, now_s: float) -> list[Request]:
-        """Lose everything at once (failure): all requests, running ones first, without their cache."""
-        self._settle(now_s)
-        lost = [*self._front, *self._order.values(), *self._back]
-        lost += [r for r, _ in self._chunks if r.index not in self._order and r not in lost and r.blocks]
-        for request in lost:
-            self.evict(request)
-        lost += list(self.waiting)
-        self.waiting.clear()
-        for _ in lost:
-            self._count_out(now_s)
-        self._heap.clear()
-        self._stale = 0
-        self._version += 1
-        self._busy, self._count, self._chunks, self._decoding = False, 0, [], False
-        return lost
-
-    def _settle(self, now_s: float) -> None:
-        """Book the whole iterations of the present run that have passed by now; the broken one is lost."""
-        if not self._busy or not self._count:
-            return
-        if self._decoding and not self._chunks and self._count > 1:
-            ahead = iterations_until(self._first_s, self._step_s, now_s - self._start_s)
-            done = ahead - 1
-            if done > 0:
-                run_s = done * self._first_s + self._step_s * (done * (done - 1) // 2)
-                self.iterations += done
-                self._book_decodes(done, self._start_s + run_s)
-        self.busy_s += now_s - self._start_s
-
-    def at_boundary(self, action: Callable[[float], None], now_s: float) -> None:
-        """Call `action(time_s)` at the first iteration boundary not before now."""
-        if not self._busy:
-            action(now_s)
-            return
-        self._actions.append(action)
-        self.replan(now_s)
-
-    def move_out(self, request: Request, now_s: float) -> None:
-        """A decoding request leaves with its cache, to go on elsewhere (call at a boundary)."""
-        processed = self.processed(request)
-        self.context -= processed
-        self._leave(request)
-        self._stale += 1
-        self.gaps.left(request, processed == request.prefill + 1)
-        self.kv.release(request)
-        request.prefill, request.processed, request.kv_ready = processed - 1, processed - 1, True
-        self._count_out(now_s)
-
-    def check_empty(self) -> None:
-        """LAW-7 after a run: nothing waits, runs or holds memory. Raises LawViolation."""
-        self.release_held()
-        self.kv.check()
-        if self.in_system or self.decodes or self.waiting or self.kv.holders:
-            raise LawViolation("LAW-7: a replica still holds requests", seen=f"{self.in_system} in replica {self.index}")
-
-    # ---- preemption ----
-
-    def _preempt(self) -> None:
-        """vLLM's rule: walk the running requests in order; where no block is free, the last one loses its cache."""
-        running = list(self._order.values())
-        if self.policy.by_arrival:
-            running.sort(key=_arrival)
-        queue = deque([*self._front, *running, *self._back])
-        free = self.kv.total - self.kv.used(self.passed)
-        while queue:
-            request = queue.popleft()
-            if request.index not in self._order:
-                continue
-            while free < 1:
-                victim = queue.pop() if queue else request
-                free += self.evict(victim)
-                self.waiting.appendleft(victim)
-                self._evicted = True
-                if victim is request:
-                    break
-            else:
-                free -= self.kv.grows(request, self.passed)
-
-    def evict(self, victim: Request) -> int:
-        """The victim loses its cache and leaves; blocks freed."""
-        processed = victim.processed
-        if victim.index in self._order:
-            processed = self.processed(victim)
-            self.context -= processed
-            self._leave(victim)
-            self._stale += 1
-            self.gaps.left(victim, processed == victim.prefill + 1)
-        else:
-            self._front = [r for r in self._front if r is not victim]
-            self._back = [r for r in self._back if r is not victim]
-        held = self.kv.release(victim)
-        if self.swap_s_per_block is not None and processed > victim.prefill:
-            self.load_s += held * self.swap_s_per_block
-            victim.prefill, victim.processed, victim.kv_ready, victim.cached = processed - 1, processed - 1, True, -1
-        else:
-            victim.restart(processed, keep_partial=self.keep_partial)
-        return held
-
-
-def _arrival(request: Request) -> float:
-    return request.arrival_s

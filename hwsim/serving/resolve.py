@@ -14,9 +14,7 @@ from hwsim.ir.scenario import Scenario
 from hwsim.schema.loader import load_hardware
 
 
-def resolve(
-    workload: str, hardware: str, options: Mapping[str, Any]
-) -> tuple[Any, Platform, Scenario, dict[str, Any]]:
+def resolve(workload: str, hardware: str, options: Mapping[str, Any]) -> tuple[Any, Platform, Scenario, dict[str, Any]]:
     """(model, platform, scenario, facts for the document). Raises UnknownNameError, InputError."""
     loaded = resolve_model(workload)
     machine = load_hardware(hardware)

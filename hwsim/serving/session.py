@@ -38,12 +38,13 @@ def run_session(given: Mapping[str, Any], note: Note = None) -> dict[str, Any]:
         found = search_capacity(trace, spec, level, attainment=given["attainment"], prepare=prepare, note=note)
         context["capacity"] = found.to_dict()
         trace = trace.at_rate(found.rate_per_s)
+    interrupted = False
     try:
-        result, interrupted = simulate(trace, spec, level, steady=bool(given.get("steady")), prepare=prepare), False
+        result = simulate(trace, spec, level, steady=bool(given.get("steady")), prepare=prepare)
     except KeyboardInterrupt as stop:
-        result, interrupted = getattr(stop, "partial", None), True
-        if result is None:
+        if not hasattr(stop, "partial"):
             raise
+        result, interrupted = stop.partial, True
     if given.get("table"):
         write_table(result, Path(given["table"]))
     made = document(result, **context)

@@ -17,6 +17,7 @@ import gzip
 import io
 import json
 import math
+import zlib
 from array import array
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -48,9 +49,7 @@ class Trace:
         """The first `count` requests."""
         prefixes = None if self.prefixes is None else self.prefixes[:count]
         priorities = None if self.priorities is None else self.priorities[:count]
-        return Trace(
-            self.name, self.arrival_s[:count], self.prompt[:count], self.output[:count], prefixes, priorities
-        )
+        return Trace(self.name, self.arrival_s[:count], self.prompt[:count], self.output[:count], prefixes, priorities)
 
     def scaled(self, factor: float) -> Trace:
         """Arrival times multiplied by `factor` (below 1: a hotter trace)."""
@@ -127,7 +126,7 @@ def _chain(first: tuple[int, Mapping[str, Any]], rest: Iterator[tuple[int, Mappi
 
 def _open(path: Path) -> io.TextIOBase:
     if path.suffix == ".gz":
-        return gzip.open(path, "rt", encoding="utf-8", newline="")  # type: ignore[return-value]
+        return gzip.open(path, "rt", encoding="utf-8", newline="")
     return path.open(encoding="utf-8", newline="")
 
 
@@ -137,21 +136,29 @@ def _csv_rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
             reader = csv.DictReader(text)
             for row in reader:
                 yield reader.line_num, row
-    except (UnicodeDecodeError, csv.Error, gzip.BadGzipFile, EOFError) as error:
+    except (UnicodeDecodeError, csv.Error, OSError, EOFError, zlib.error) as error:
         raise InputError("the trace is not readable text", where=str(path), seen=str(error)[:80]) from error
 
 
 def _json_rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    with _open(path) as text:
-        for number, line in enumerate(text, start=1):
-            if line.strip():
-                try:
-                    row = json.loads(line)
-                except ValueError as error:
-                    raise InputError("not JSON", where=f"{path}:{number}", seen=line[:60]) from error
-                if not isinstance(row, dict):
-                    raise InputError("a trace line must be a JSON object", where=f"{path}:{number}", seen=line[:60])
-                yield number, row
+    for number, line in _lines(path):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise InputError("not JSON", where=f"{path}:{number}", seen=line[:60]) from error
+        if not isinstance(row, dict):
+            raise InputError("a trace line must be a JSON object", where=f"{path}:{number}", seen=line[:60])
+        yield number, row
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    try:
+        with _open(path) as text:
+            yield from enumerate(text, start=1)
+    except (UnicodeDecodeError, OSError, EOFError, zlib.error) as error:
+        raise InputError("the trace is not readable text", where=str(path), seen=str(error)[:80]) from error
 
 
 def _schema(row: Mapping[str, Any], path: Path) -> Schema:

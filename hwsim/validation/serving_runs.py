@@ -99,4 +99,6 @@ def read_measured(path: Path, rows: int) -> dict[str, Array]:
     try:
         return {key: np.array([float(row[name]) for row in found]) for key, name in columns.items()}
     except (KeyError, ValueError, TypeError) as error:
-        raise InputError("measured values need first_token_s and last_token_s", where=str(path), seen=str(error)) from error
+        raise InputError(
+            "measured values need first_token_s and last_token_s", where=str(path), seen=str(error)
+        ) from error

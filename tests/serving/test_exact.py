@@ -47,9 +47,7 @@ def slow(trace: Trace, policy: str, options: dict[str, int], blocks: int, replic
     return cluster
 
 
-REQUESTS = st.lists(
-    st.tuples(st.integers(0, 4000), st.integers(1, 1500), st.integers(1, 300)), min_size=1, max_size=40
-)
+REQUESTS = st.lists(st.tuples(st.integers(0, 4000), st.integers(1, 1500), st.integers(1, 300)), min_size=1, max_size=40)
 
 
 @settings(max_examples=60)
