@@ -164,4 +164,4 @@ def test_shipped_calibrations_hold_their_bars_on_measured_runs(shared):
     for (family, gpu), found in totals.items():
         n, mape, band = (np.array(c) for c in zip(*found, strict=True))
         assert np.sum(n * mape) / n.sum() <= BARS[family], (family, gpu)
-        assert 70 <= np.sum(n * band) / n.sum() <= 92, (family, gpu)
+        assert 70 <= np.sum(n * band) / n.sum() <= 95, (family, gpu)

@@ -87,6 +87,7 @@ ADAPTERS: Final[dict[str, tuple[str, Callable[[Operator, Platform], Row | None]]
     "attention_decode": ("attention_decode", attention_decode.columns_of),
     "moe": ("moe", moe.columns_of),
     "vector": ("vector", vector_columns),
+    "embedding": ("vector", vector_columns),
     "collective": ("collective", collective_columns),
 }
 """Operator kind -> (family name, columns of it)."""

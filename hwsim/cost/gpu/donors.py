@@ -16,21 +16,21 @@ from hwsim.cost.gpu.family import Array, Family
 from hwsim.ir.platform import Calibration
 
 FORMAT_PENALTY: Final = 10.0
-PROTOCOL_PENALTY: Final = 0.6
+OTHER_PROTOCOL: Final = 6.0
 UNKNOWN_PENALTY: Final = 100.0
-# What stands in for a protocol without rows: engines launch from CUDA graphs; kineto times have no launch gap.
+# What stands in for a protocol without rows, and how unlike it is (in generations). Engines launch from CUDA graphs;
+# kineto times hold no launch gap; eager floors are the host's, tens of microseconds, and stand in only at last.
+_REPLAYED: Final = {"graph": 0.6, "engine": 0.6, "cutlass": 0.6, "triton": 0.7, "kineto": 1.2, "eager": 4.0}
 SUBSTITUTES: Final = {
-    "engine": ("graph", "cutlass", "triton", "kineto", "eager"),
-    "graph": ("engine", "cutlass", "triton", "kineto", "eager"),
-    "kineto": ("graph", "eager"),
-    "eager": ("kineto", "graph"),
-    "cutlass": ("triton", "graph"), "triton": ("cutlass", "graph"),
-    "nvlink": ("nvlink-skewed", "oneshot"), "oneshot": ("nvlink",),
-    "pcie": ("pcie-skewed", "network"), "ethernet": ("network",),
-    "network": ("network", "ethernet"),
-    "nvlink-skewed": ("nvlink",), "pcie-skewed": ("pcie",), "bridge-skewed": ("nvlink-skewed", "nvlink"),
+    "engine": _REPLAYED, "graph": _REPLAYED, "cutlass": _REPLAYED, "triton": _REPLAYED,
+    "kineto": {"graph": 1.2, "engine": 1.2, "eager": 5.0}, "eager": {"kineto": 4.0, "graph": 4.0},
+    "nvlink": {"nvlink-skewed": 1.0, "oneshot": 1.5}, "oneshot": {"nvlink": 0.6}, "bridge": {"nvlink": 0.6},
+    "pcie": {"pcie-skewed": 1.0, "network": 3.0}, "network": {"ethernet": 2.0}, "ethernet": {"network": 1.0},
+    "nvlink-skewed": {"nvlink": 1.0}, "pcie-skewed": {"pcie": 1.0},
+    "bridge-skewed": {"nvlink-skewed": 0.6, "nvlink": 1.0},
 }  # fmt: skip
 # ln(measured / predicted) where nothing at all was fitted: the spread of two efficiencies with a launch floor.
+NOISE: Final = 0.006  # no band is narrower: repeated runs of large element-wise kernels differ by about as much
 UNFITTED: Final = (-0.45, 0.45)
 TRANSFER_FLOOR: Final = 0.18  # a device that was never measured claims no narrower band than this (leave-one-GPU-out)
 
@@ -50,8 +50,8 @@ class Choice:
     def band(self, time_s: Any) -> tuple[Array, Array]:
         """Low and high seconds that hold 80 % of measured values; interpolated in ln(time), so continuous."""
         at = np.log(np.maximum(np.asarray(time_s, dtype=np.float64) * 1e6, 1e-9))
-        low = np.minimum(np.interp(at, self.log_us, self.log_low), 0.0)
-        high = np.maximum(np.interp(at, self.log_us, self.log_high), 0.0)
+        low = np.minimum(np.interp(at, self.log_us, self.log_low), -NOISE)
+        high = np.maximum(np.interp(at, self.log_us, self.log_high), NOISE)
         return time_s * np.exp(low), time_s * np.exp(high)
 
 
@@ -83,8 +83,7 @@ def penalty(family: Family, wanted: str, found: str) -> float:
             return UNKNOWN_PENALTY
         total += FORMAT_PENALTY * (1 + options.index(have))
     if want_by != have_by:
-        others = SUBSTITUTES.get(want_by, ())
-        total += PROTOCOL_PENALTY * (1 + (others.index(have_by) if have_by in others else len(others) + 3))
+        total += SUBSTITUTES.get(want_by, {}).get(have_by, OTHER_PROTOCOL)
     return total
 
 
