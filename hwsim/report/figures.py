@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 # Colour-blind safe (Okabe & Ito)
 PALETTE: Final = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442", "#555555")
+ROOFS: Final = (PALETTE[5], "#222222", PALETTE[2], PALETTE[4])
 BOUND_COLORS: Final = {"compute": PALETTE[1], "launch": PALETTE[7], "link": PALETTE[3]}
 
 
@@ -47,7 +48,7 @@ def roofline_figure(document: rows.Document) -> go.Figure:
             y=roof,
             mode="lines",
             name=label,
-            line={"color": PALETTE[(index + 5) % 8], "width": 2},
+            line={"color": ROOFS[index % len(ROOFS)], "width": 2},
             hoverinfo="name",
         )
     for index, phase in enumerate(dict.fromkeys(p.phase for p in points)):
@@ -68,7 +69,7 @@ def roofline_figure(document: rows.Document) -> go.Figure:
         )
     dtype = html.escape(f"peak {si(peak, 'FLOP/s')}")
     figure.add_annotation(
-        x=np.log10(x[-1]), y=np.log10(peak), text=dtype, showarrow=False, xanchor="right", yanchor="bottom"
+        x=np.log10(x[-1]), y=np.log10(peak), text=dtype, showarrow=False, xanchor="right", yanchor="top", yshift=-6
     )
     figure.update_layout(
         _layout(
