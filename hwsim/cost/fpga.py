@@ -109,7 +109,7 @@ def _check_dsp(device: Device, o: Mapping[str, Any]) -> None:
             where=f"{device.name} fpga.engines x fpga.mm_macs / fpga.macs_per_dsp",
             seen=f"{needed:,.0f} needed, {have:,.0f} on the device",
             fix="lower fpga.mm_macs or fpga.engines",
-            budget={"dsp_needed": needed, "dsp": have, "dsp_missing": needed - have},
+            budget={"dsp_needed": float(needed), "dsp": have, "dsp_missing": float(needed) - have},
         )
 
 

@@ -12,7 +12,7 @@ from hwsim.schema.loader import load_accelerator
 
 
 def test_random_reads_approach_the_sequential_rate() -> None:
-    flash = load_accelerator("m1-max-flash")[0].extra["flash"]
+    flash = load_accelerator("m1-max-with-flash")[0].extra["flash"]
     assert read_rate(8192, flash) == pytest.approx(1.25e9, rel=0.01)
     assert read_rate(16384, flash) == pytest.approx(2.25e9, rel=0.01)
     assert read_rate(1e9, flash) == flash["sequential"]
@@ -20,7 +20,7 @@ def test_random_reads_approach_the_sequential_rate() -> None:
 
 def test_flash_modes_are_ordered() -> None:
     order = ["naive", "hybrid", "window", "all"]
-    times = [float(evaluate("opt-6.7b", "m1-max-flash", what_if={"flash.mode": m}).tpot_s) for m in order]
+    times = [float(evaluate("opt-6.7b", "m1-max-with-flash", what_if={"flash.mode": m}).tpot_s) for m in order]
     assert times == sorted(times, reverse=True)
     assert 4 < times[0] / times[-1] < 6
 
