@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from hwsim.serving.cluster import Cluster
 
 _NEVER: Final = math.inf
+_BURST: Final = 64
 _NONE: Final[list[tuple[Request, int]]] = []
 
 
@@ -78,7 +79,8 @@ class Replica(Movable):
         self._back: list[Request] = []
         self._held: list[Request] = []
         self._actions: list[Callable[[float], None]] = []
-        self._version = self._count = self._stale = 0
+        self._version = self._count = self._stale = self._burst = 0
+        self._ahead_s = _NEVER
         self._patient = isinstance(policy, Patient)
         self._busy = self._decoding = self._evicted = False
         self._chunks: list[tuple[Request, int]] = []
@@ -263,15 +265,30 @@ class Replica(Movable):
 
     def _schedule(self, count: int) -> None:
         self._count = count
-        self._version = version = self._version + 1
         end_s = self._start_s + (count * self._first_s + self._step_s * (count * (count - 1) // 2))
+        if self._burst:
+            self._ahead_s = end_s
+            return
+        self._version = version = self._version + 1
         self.clock.at(end_s, self._boundary, version)
 
     def _boundary(self, event: Any) -> None:
-        """A run of iterations ends: book it, then begin the next."""
+        """A run of iterations ends. With all arrivals known ahead, up to `_BURST` further runs follow at once."""
         if event._value != self._version:
             return
-        now_s, count = self.clock._now, self._count
+        if not self.foresees:
+            self._advance(self.clock._now)
+            return
+        self._ahead_s, self._burst = self.clock._now, _BURST
+        while self._burst and self._ahead_s < _NEVER:
+            now_s, self._ahead_s = self._ahead_s, _NEVER
+            self._burst -= 1
+            self._advance(now_s)
+        self._burst = 0
+
+    def _advance(self, now_s: float) -> None:
+        """Book the run of iterations that ends at `now_s`, then begin the next."""
+        count = self._count
         if count:
             self._count = 0
             self.iterations += count
