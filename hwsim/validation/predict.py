@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +21,8 @@ from hwsim.schema.loader import load_accelerator
 from hwsim.validation.table import Problem, Table, read_table
 
 Array = NDArray[Any]
+_MAKERS = ("nvidia", "amd", "tesla", "instinct", "geforce")
+_DECORATION = re.compile(r"\d+gb|sxm\d?|pcie|hbm\d?e?|oam|gcd|server|max-?q")
 CHUNK = 4096  # rows a call: the candidate arrays stay in the processor's cache
 
 
@@ -97,7 +100,7 @@ def resolve_gpus(table: Table) -> tuple[dict[str, Device], list[Problem]]:
     names = table.columns["gpu"]
     for gpu in np.unique(names):
         try:
-            devices[str(gpu)] = load_accelerator(str(gpu))[0]
+            devices[str(gpu)] = load_accelerator(catalog_name(str(gpu)))[0]
             if devices[str(gpu)].kind not in ("gpu", "cpu"):
                 raise InputError(f"{gpu} is a {devices[str(gpu)].kind}", fix="kernel models cover GPUs and CPUs")
         except InputError as error:
@@ -105,6 +108,21 @@ def resolve_gpus(table: Table) -> tuple[dict[str, Device], list[Problem]]:
             fix = error.fix or _nearest_gpu(str(gpu))
             problems += [Problem(int(i), "gpu", error.what, str(gpu), fix) for i in table.line[names == gpu]]
     return devices, problems
+
+
+def catalog_name(gpu: str) -> str:
+    """The catalog's spelling of a GPU name that adds its maker, memory size or board form; else the name itself.
+
+    Words are dropped one by one from the right until a name or alias fits: ``NVIDIA-L4-PCIE-24GB`` is ``l4``.
+    """
+    known = content.aliases("accelerator")
+    words = [w for w in content.normalize(gpu).split("-") if w not in _MAKERS]
+    for end in range(len(words), 0, -1):
+        if not all(_DECORATION.fullmatch(w) for w in words[end:]):
+            break
+        if "-".join(words[:end]) in known:
+            return "-".join(words[:end])
+    return gpu
 
 
 def _nearest_gpu(name: str) -> str:

@@ -112,3 +112,21 @@ def test_two_hundred_thousand_predictions_a_second():
     started = time.process_time()
     evaluate(gemm, columns, facts(device), "bf16@graph", choice)
     assert time.process_time() - started < 1.0
+
+
+@pytest.mark.parametrize(
+    ("written", "found"),
+    [
+        ("NVIDIA-L4-PCIE-24GB", "l4"),
+        ("H200-SXM-141GB", "h200-sxm-141gb"),
+        ("Tesla T4", "t4"),
+        ("RTX4090-24GB", "rtx4090"),
+        ("MI210-64GB", "mi210-64gb"),
+        ("H100-SXM5-80GBB", "H100-SXM5-80GBB"),
+        ("A1000-PCIE", "A1000-PCIE"),
+    ],
+)
+def test_board_words_around_a_name_are_dropped_but_typos_are_not(written, found):
+    from hwsim.validation.predict import catalog_name
+
+    assert catalog_name(written) == found

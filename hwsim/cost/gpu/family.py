@@ -114,5 +114,6 @@ PROTOCOLS = ("graph", "eager", "kineto", "engine")
 def protocol(backend: Any) -> Array:
     """How a backend was timed: eager PyTorch events, kineto kernel spans, an engine's step, else graph replay."""
     text = names(backend)
-    has = [np.char.find(text, word) >= 0 for word in ("eager", "vidur", "engine")]
-    return np.select(has, ["eager", "kineto", "engine"], "graph")
+    words = {"eager": "eager", "vidur": "kineto", "servingsim": "kineto", "engine": "engine"}
+    has = [np.char.find(text, word) >= 0 for word in words]
+    return np.select(has, list(words.values()), "graph")

@@ -58,7 +58,7 @@ PARAMETERS = (
       classes=("fp32", "fp8_blk", *WEIGHT_ONLY)),
     P("iter_cycles", "latency of one K step of a lone block", "cycles", 150, 20, 1500,
       classes=("fp8", "fp8_blk", "fp4", "int8", *WEIGHT_ONLY)),
-    P("quant_bytes", "bytes an activation element costs in the quantization pass", "B", 3.0, 0.1, 60, classes=QUANTIZED),
+    P("quant_bytes", "bytes an activation element costs in quantization", "B", 3.0, 0.1, 60, classes=QUANTIZED),
 )  # fmt: skip
 
 

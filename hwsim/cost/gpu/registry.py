@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 from collections.abc import Iterable
 from functools import cache
 
@@ -18,8 +17,6 @@ def families() -> dict[str, Family]:
     """Every family by name. Modules are imported here so that none imports another."""
     found = {}
     for module in _MODULES:
-        if importlib.util.find_spec(f"hwsim.cost.gpu.{module}") is None:
-            continue
         family: Family = importlib.import_module(f"hwsim.cost.gpu.{module}").FAMILY
         found[family.name] = family
     return found
