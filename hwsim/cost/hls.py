@@ -46,7 +46,7 @@ def legal_reuse(n_in: int, n_out: int, reuse: int) -> int:
     """
     if min(n_in, n_out, reuse) < 1:
         raise InfeasibleError("a layer and its reuse factor are at least 1", seen=f"{n_in} x {n_out}, reuse {reuse}")
-    candidates = np.unique([d for d in _divisors(n_in)] + [n_in * d for d in _divisors(n_out)])
+    candidates = np.unique(list(_divisors(n_in)) + [n_in * d for d in _divisors(n_out)])
     return int(candidates[np.argmin(np.abs(candidates - reuse))])
 
 

@@ -41,7 +41,7 @@ def _parts(task: Task, phone: Mapping[str, Any]) -> dict[str, Num]:
         if phone["processor"] == "engine":
             return {"compute": _slower(task.operator.flop / phone["engine_rate"], _stream(task, phone))}
         if task.operator.segment == "op":
-            return {"compute": _single(rows, dims["k"] * dims["n"], phone)}
+            return {"compute": _single(rows, dims["k"], dims["n"], phone)}
         chunked = np.where(
             np.asarray(rows) > 1, _chunks(rows, phone) * phone["chunk_weight"] * dims["k"] * dims["n"], 0
         )
@@ -59,15 +59,19 @@ def _chunks(rows: Num, phone: Mapping[str, Any]) -> Num:
     return np.ceil(np.asarray(rows) / phone["chunk"])
 
 
-def _single(rows: Num, weights: Num, phone: Mapping[str, Any]) -> Num:
-    """A product by itself: a start and a time a weight; more rows than `stream_rows` repeat the pass."""
+def _single(rows: Num, depth: Num, width: Num, phone: Mapping[str, Any]) -> Num:
+    """A product by itself: a start and a time a weight; more rows than `stream_rows` repeat the pass.
+
+    Scales of groups of inputs cut it into depth / group products, each with a start, whose sums are added in float.
+    """
     start, weight = {
         "npu-int8": (phone["npu_start"], phone["npu_weight"]),
         "npu-fp16": (0.0, phone["npu_fp16_weight"]),
         "cpu-int8": (phone["cpu_start"], phone["cpu_weight"]),
         "gpu-fp16": (phone["gpu_start"], phone["gpu_weight"]),
     }[phone["processor"]]
-    return start + weights * weight * np.maximum(np.asarray(rows) / phone["stream_rows"], 1.0)
+    products = np.ceil(np.asarray(depth) / phone["group"]) if phone["group"] else 1
+    return products * start + depth * width * weight * np.maximum(np.asarray(rows) / phone["stream_rows"], 1.0)
 
 
 def _stream(task: Task, phone: Mapping[str, Any]) -> Num:

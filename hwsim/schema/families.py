@@ -120,6 +120,7 @@ class PhoneSection(Strict):
     prepare: Time  # of a prompt: environment, first graphs
     layer: Time  # of a layer of a chunk: graph switches and float parts that stay exposed
     chunk_weight: Time  # of one weight of a chunk in the int8 engine
+    group: NoCount = 0  # inputs that share a scale: each group is a product of its own; 0: one scale a tensor
     stream_rows: Count  # up to so many rows a product is bound by its weights
     npu_start: Time
     npu_weight: Time
@@ -226,7 +227,9 @@ def changed(section: str, data: dict[str, Any], field: str, value: object) -> di
     if field not in model.model_fields:
         raise unknown_name(f"field of {section}", field, model.model_fields, where=f"{section}.{field}")
     info = model.model_fields[field]
-    adapter: TypeAdapter[Any] = TypeAdapter(Annotated[info.annotation, *info.metadata] if info.metadata else info.annotation)
+    adapter: TypeAdapter[Any] = TypeAdapter(
+        Annotated[info.annotation, *info.metadata] if info.metadata else info.annotation
+    )
     for candidate in _readings(value):
         try:
             return {**data, field: adapter.validate_python(candidate)}
