@@ -145,8 +145,11 @@ def to_csv(predictions: Predictions) -> str:
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow([table.header[i] for i in keep] + list(added))
-    values = np.char.mod("%.5g", np.stack([predictions.pred_us, predictions.low_us, predictions.high_us], axis=1))
-    for place, row in zip(table.index.tolist(), values.tolist(), strict=True):
-        source = table.rows[place]
-        writer.writerow([source[i] for i in keep] + row)
+    columns = (predictions.pred_us.tolist(), predictions.low_us.tolist(), predictions.high_us.tolist())
+    texts = ((f"{value:.5g}", f"{low:.5g}", f"{high:.5g}") for value, low, high in zip(*columns, strict=True))
+    rows = (table.rows[place] for place in table.index.tolist())
+    if len(keep) == len(table.header):
+        writer.writerows([*row, *text] for row, text in zip(rows, texts, strict=True))
+    else:
+        writer.writerows([*(row[i] for i in keep), *text] for row, text in zip(rows, texts, strict=True))
     return buffer.getvalue()
