@@ -56,7 +56,8 @@ def budget(
     free = usable - weights_bytes
     small = np.floor(free / np.maximum(kv_bytes_per_sequence + step_bytes_per_sequence, 1))
     large = np.floor((free - step_bytes_per_sequence * together) / np.maximum(kv_bytes_per_sequence, 1))
-    most = np.clip(np.where(small <= together, small, large), 0, 10**9)
+    alone = (together >= 1) & (small <= together)  # all sequences of the largest batch share one step
+    most = np.clip(np.where(alone, small, large), 0, 10**9)
     fits = needed <= usable
     return MemoryBudget(
         capacity_bytes,

@@ -64,7 +64,9 @@ SCENARIO = st.fixed_dictionaries(
         "tp": st.sampled_from([1, 2, 4, 8]),
     }
 )
-MODELS = st.sampled_from(["llama-2-7b", "llama-3.1-70b", "mixtral-8x7b", "deepseek-v3", "gpt2-xl", "falcon-7b", "gpt-oss-20b"])
+MODELS = st.sampled_from(
+    ["llama-2-7b", "llama-3.1-70b", "mixtral-8x7b", "deepseek-v3", "gpt2-xl", "falcon-7b", "gpt-oss-20b"]
+)
 DEVICES = st.sampled_from([A100, "h100-sxm", "t4", "mi300x", "tpu-v5e", "xeon-8380", "b200-sxm"])
 
 
@@ -122,16 +124,23 @@ def test_law_2_a_better_machine_takes_no_more_time(
 @given(MODELS, st.sampled_from([A100, "h100-sxm", "tpu-v5e"]), st.data(), st.sampled_from(["datasheet", "calibrated"]))
 def test_law_8_arrays_equal_scalars(model: str, device: str, data: st.DataObject, efficiency: str) -> None:
     """A grid is the scalar path point by point, to 1e-12."""
-    points = data.draw(st.lists(st.tuples(st.integers(1, 64), st.integers(1, 4000), st.integers(1, 500)), min_size=2, max_size=5))
+    points = data.draw(
+        st.lists(st.tuples(st.integers(1, 64), st.integers(1, 4000), st.integers(1, 500)), min_size=2, max_size=5)
+    )
     batch, prompt, output = (np.array(column, dtype=float) for column in zip(*points, strict=True))
-    grid = hwsim.evaluate(model, device, batch=batch, prompt=prompt, output=output, check_fit=False, efficiency=efficiency)
+    grid = hwsim.evaluate(
+        model, device, batch=batch, prompt=prompt, output=output, check_fit=False, efficiency=efficiency
+    )
     for index, (b, p, o) in enumerate(points):
         point = hwsim.evaluate(model, device, batch=b, prompt=p, output=o, check_fit=False, efficiency=efficiency)
         for name, metric in point.estimate.metrics.items():
             for end in ("value", "low", "high", "floor", "ceiling"):
                 scalar, array = getattr(metric, end), getattr(grid.estimate.metrics[name], end)
                 if scalar is not None:
-                    assert np.broadcast_to(array, batch.shape)[index] == pytest.approx(float(scalar), rel=1e-12), (name, end)
+                    assert np.broadcast_to(array, batch.shape)[index] == pytest.approx(float(scalar), rel=1e-12), (
+                        name,
+                        end,
+                    )
 
 
 def test_law_3_operations_of_tasks_are_those_of_the_graph() -> None:
@@ -149,7 +158,9 @@ def test_law_3_operations_of_tasks_are_those_of_the_graph() -> None:
         for ranks in (2, 4, 8):
             split = lower(graph, Platform("x", device, 8, 8, device.links[0]), Mapping(tensor_parallel=ranks))
             sharded = sum(t.operator.flop * t.count for t in split.tasks if t.operator.shard not in ("replicated",))
-            whole_sharded = sum(t.operator.flop * t.count for t in whole.tasks if t.operator.shard not in ("replicated",))
+            whole_sharded = sum(
+                t.operator.flop * t.count for t in whole.tasks if t.operator.shard not in ("replicated",)
+            )
             assert sharded * ranks == pytest.approx(whole_sharded, rel=1e-12), (name, ranks)
 
 
@@ -190,7 +201,10 @@ def test_does_not_fit_names_the_budget() -> None:
     error = caught.value
     assert error.exit_code == 3 and "GiB too much" in error.what and "weights" in error.seen
     assert error.budget["short_bytes"] == pytest.approx(
-        error.budget["weights_bytes"] + error.budget["kv_cache_bytes"] + error.budget["activations_bytes"] - error.budget["usable_bytes"]
+        error.budget["weights_bytes"]
+        + error.budget["kv_cache_bytes"]
+        + error.budget["activations_bytes"]
+        - error.budget["usable_bytes"]
     )
 
 
@@ -233,7 +247,12 @@ def test_what_if_paths() -> None:
     device, _ = load_accelerator(A100)
     assert vary(device, {"memories.hbm.read": "3 TB/s"}).main_memory.read_bytes_per_s == 3e12
     assert vary(device, {"power.idle": 10.0}).power.idle_w == 10.0
-    for path, value in (("memories.hbn.read", "3 TB/s"), ("memory.hbm.read", 1.0), ("memories.hbm.read", "3"), ("x", 1.0)):
+    for path, value in (
+        ("memories.hbn.read", "3 TB/s"),
+        ("memory.hbm.read", 1.0),
+        ("memories.hbm.read", "3"),
+        ("x", 1.0),
+    ):
         with pytest.raises(HwsimError) as caught:
             vary(device, {path: value})
         assert caught.value.exit_code == 2

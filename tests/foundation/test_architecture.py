@@ -31,7 +31,10 @@ ORDER = (
 # Small knots inside one level of the list: schema files are found through content, errors serve everyone.
 TOGETHER = {"units": {"errors"}, "schema": {"content"}, "content": {"schema"}}
 # report reads result documents only; api lies above everything but the command line.
-NEVER = {"report": {"cost", "engine", "mapping", "serving", "validation", "frontends", "schema"}, "cost": {"mapping", "engine"}}
+NEVER = {
+    "report": {"cost", "engine", "mapping", "serving", "validation", "frontends", "schema"},
+    "cost": {"mapping", "engine"},
+}
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 
