@@ -60,6 +60,10 @@ def test_a_weight_width_without_a_datapath_is_refused() -> None:
         evaluate("llama-2-7b", "vhk158", weights="fp16")
 
 
+def test_models_with_biases_and_tied_heads_map() -> None:
+    assert 40 < 1 / float(evaluate("opt-6.7b", "u280", prompt=512, output=64).tpot_s) < 80
+
+
 def test_a_fixed_chain_computes_the_zeros() -> None:
     sparse = evaluate("llama-2-7b", "vhk158", what_if={"fpga.density": 0.5}).document["phases"][1]["resources"]
     fixed = evaluate("llama-2-7b", "vhk158", what_if={"fpga.density": 0.5, "fpga.chain": "fixed"})
