@@ -6,6 +6,7 @@ in the context); latency = TTFT + (output - 1) x TPOT. Pipeline stages work on `
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -21,7 +22,7 @@ from hwsim.errors import InputError
 from hwsim.ir.mapped import MappedGraph, Mapping
 from hwsim.ir.numbers import Num
 from hwsim.ir.platform import Platform
-from hwsim.ir.result import Bracket
+from hwsim.ir.result import Bracket, Timeline
 from hwsim.ir.scenario import Scenario
 from hwsim.ir.workload import WorkloadGraph
 from hwsim.mapping.lower import lower
@@ -134,7 +135,7 @@ def micro_batch(scenario: Scenario) -> Num:
 
 
 def _phase(graph: MappedGraph, platform: Platform, scenario: Scenario, check: bool) -> Phase:
-    timeline = analytic.run(graph, scenario.efficiency, check=check)
+    timeline = _engine(scenario.engine)(graph, scenario.efficiency, check=check)
     stages = _pipeline_factor(graph.phase, scenario)
     span = Bracket(
         timeline.time_s * stages,
@@ -148,6 +149,15 @@ def _phase(graph: MappedGraph, platform: Platform, scenario: Scenario, check: bo
     dynamic = sum((i.cost.energy_j * i.task.count for i in timeline.intervals), 0.0) * scenario.tp * passes
     static_w = platform.device.power.idle_w * devices + platform.host_power_w * devices / max(platform.node_size, 1)
     return Phase(graph.phase, timeline, span, dynamic + static_w * span.value, graph.tokens * passes)
+
+
+def _engine(name: str) -> Callable[..., Timeline]:
+    """``analytic`` or ``des``: both take the same tasks; SimPy loads only when it is asked for."""
+    if name == "des":
+        from hwsim.engine import des
+
+        return des.run
+    return analytic.run
 
 
 def _pipeline_factor(phase: str, scenario: Scenario) -> Num:

@@ -265,3 +265,12 @@ def test_a_pipeline_does_not_shorten_one_request_but_serves_more() -> None:
     single = datasheet("llama-3.1-70b", "dgx-h100", tp=4, batch=1, prompt=512, output=64)
     assert alone.tpot_s >= single.tpot_s
     assert staged.document["memory"]["weights_bytes"] < one.document["memory"]["weights_bytes"] * 0.56
+
+
+@pytest.mark.parametrize("scenario", [{}, {"tp": 4, "batch": 16}, {"efficiency": "datasheet", "batch": 3}])
+def test_law_8_both_engines_agree_where_nothing_contends(scenario: dict[str, Any]) -> None:
+    for model in ("llama-2-7b", "mixtral-8x7b", "bert-base"):
+        analytic = hwsim.evaluate(model, "dgx-h100", check_fit=False, **scenario)
+        events = hwsim.evaluate(model, "dgx-h100", check_fit=False, engine="des", **scenario)
+        for name, metric in analytic.estimate.metrics.items():
+            assert events.estimate.metrics[name].value == pytest.approx(metric.value, rel=1e-9), (model, name)
