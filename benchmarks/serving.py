@@ -16,7 +16,6 @@ from pathlib import Path
 
 import simpy
 
-from hwsim.serving.arrivals import generate
 from hwsim.serving.iteration_time import ClosedFormTime
 from hwsim.serving.simulate import simulate
 from hwsim.serving.spec import ClusterSpec, ReplicaSpec
@@ -74,7 +73,7 @@ def speeds(trace: Trace) -> None:
 def long_run(count: int) -> None:
     """One million requests in a process of its own, to see its peak memory."""
     code = (
-        "import resource; from benchmarks.serving import *; "
+        "import resource; from benchmarks.serving import *; from hwsim.serving.arrivals import generate; "
         f"simulate(generate(5.0, {count}), ClusterSpec([replica('vllm')])); "
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)"
     )

@@ -76,13 +76,14 @@ def _model(path: Path) -> None:
 def _simple() -> dict[str, Any]:
     """Schemas that need only their pydantic model."""
     from hwsim.schema.base import validate
+    from hwsim.schema.calibration import CalibrationFile
     from hwsim.schema.reader import read
     from hwsim.schema.systems import ClusterFile, MemoryFile, NodeFile, PricesFile
 
     def checker(model: Any) -> Any:
         return lambda path: validate(model, read(path))
 
-    models = {"cluster": ClusterFile, "memory": MemoryFile, "prices": PricesFile}
+    models = {"calibration": CalibrationFile, "cluster": ClusterFile, "memory": MemoryFile, "prices": PricesFile}
 
     def node(path: Path) -> None:
         from hwsim.schema.loader import load_hardware

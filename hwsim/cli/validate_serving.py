@@ -40,7 +40,7 @@ def render(document: dict[str, Any]) -> str:
             f"{case['restarts']:>10}  {verdict}{note}"
         )
     lines.append(
-        f"tolerance {document['tolerance_s'] * 1e6:g} us; largest deviation over requests; restarts = requests that differ"
+        f"tolerance {document['tolerance_s'] * 1e6:g} us; deviations are maxima; restarts = requests that differ"
     )
     return "\n".join(lines)
 

@@ -81,7 +81,7 @@ class Cluster:
         if self.in_system or self.arrived != self.finished + self.rejected:
             raise LawViolation(
                 "LAW-7: requests got lost",
-                seen=f"arrived {self.arrived}, finished {self.finished}, rejected {self.rejected}, left {self.in_system}",
+                seen=f"{self.arrived} arrived, {self.finished} done, {self.rejected} rejected, {self.in_system} left",
             )
         for replica in self.everyone:
             replica.check_empty()
@@ -211,10 +211,16 @@ class TraceSource:
         prefixes: Sequence[tuple[int, ...]] | None = None,
         priorities: Sequence[int] | None = None,
     ) -> None:
-        self.arrival_s, self.prompt, self.output = arrival_s, prompt, output
+        self.arrival_s, self.prompt, self.output = list(arrival_s), list(prompt), list(output)
         self.prefixes, self.priorities = prefixes, priorities
         self.extra = prefixes is not None or priorities is not None
         self._next = 0
+        self.progress: Callable[[str], None] | None = None
+
+    def arrived(self, before: int, position: int, size: int) -> None:
+        """Tell the progress callback about each 16,384th arrival."""
+        if self.progress is not None and before >> 14 != position >> 14:
+            self.progress(f"{position:,} of {size:,} requests have arrived")
 
     def request(self, index: int) -> Request:
         """Row `index` as a fresh request."""
@@ -266,6 +272,7 @@ class TraceSource:
         while index < size and times[index] == now_s:
             cluster.arrive(self.request(index))
             index += 1
+        self.arrived(self._next, index, size)
         self._next = index
         if index < size:
             cluster.clock.at(times[index], self._pump, None, ARRIVAL)
@@ -305,4 +312,5 @@ class TraceInbox:
         replica.in_system += count
         replica.area += area
         replica.counted_s = now_s
+        trace.arrived(before, position, size)
         self._position, self.next_s = position, next_s

@@ -26,6 +26,9 @@ class Engine:
     replica: ReplicaSpec
     tables: EngineTime
     warnings: tuple[str, ...]
+    kv_bytes_per_token: float = 0.0
+    link_bytes_per_s: float = 0.0
+    link_latency_s: float = 0.0
 
 
 def engine_replica(
@@ -64,7 +67,7 @@ def engine_replica(
         max_tokens=max(options.get("max_tokens", 0), options.get("chunk", 0) * 2, longest, 8192),
         max_context=longest,
     )
-    blocks, notes = kv_blocks_of(model, platform, scenario, formats, block_tokens)
+    blocks, kv_bytes, notes = kv_blocks_of(model, platform, scenario, formats, block_tokens)
     time: IterationTime = tables.time
     if overhead_s:
         time = ScaledTime(time, overhead_s)
@@ -86,13 +89,24 @@ def engine_replica(
     )
     if policy == "lightllm":
         replica = replica.with_(kv_blocks=replica.kv_blocks * block_tokens)
-    return Engine(replica, tables, notes)
+    link = platform.scale_out or platform.scale_up or next(iter(platform.device.links), None)
+    return Engine(
+        replica,
+        tables,
+        notes,
+        kv_bytes,
+        float(link.bandwidth_bytes_per_s) if link is not None else 0.0,
+        float(link.latency_s) if link is not None else 0.0,
+    )
 
 
 def kv_blocks_of(
     model: Any, platform: Platform, scenario: Scenario, formats: Any, block_tokens: int
-) -> tuple[int, tuple[str, ...]]:
-    """(KV blocks on one replica, warnings): memory minus weights and activations over the bytes of a block."""
+) -> tuple[int, float, tuple[str, ...]]:
+    """(KV blocks on one replica, cache bytes of a token on all its devices, warnings).
+
+    Blocks = (usable memory - weights - activations) / bytes of a block.
+    """
     point = Scenario(
         batch=1,
         prompt_tokens=_REFERENCE_TOKENS,
@@ -112,11 +126,11 @@ def kv_blocks_of(
     per_token = float(memory.kv_cache_bytes) / (_REFERENCE_TOKENS + 1)
     free = float(memory.usable_bytes - memory.weights_bytes - memory.activations_bytes)
     if per_token <= 0:
-        return 1 << 24, answer.warnings
+        return 1 << 24, 0.0, answer.warnings
     blocks = math.floor(free / (per_token * block_tokens))
     if blocks < 1:
         raise InfeasibleError(
             f"{model.name} leaves no room for a KV cache on {platform.name}",
             budget={"free_bytes": free, "kv_bytes_per_token": per_token},
         )
-    return blocks, answer.warnings
+    return blocks, per_token * scenario.tp * scenario.pp, answer.warnings

@@ -102,9 +102,10 @@ class VLLM(Patient):
         """Requests whose prompts run next. One alone may exceed the token limit, else it would wait for ever."""
         chunks: list[tuple[Request, int]] = []
         longest = 0
-        while replica.waiting:
-            head = replica.waiting[0]
-            if not replica.fits(head) or replica.kv.holders >= self.cap:
+        waiting, kv = replica.waiting, replica.kv
+        while waiting:
+            head = waiting[0]
+            if kv.holders >= self.cap or not kv.fits(head, replica.passed):
                 break
             padded = max(longest, head.prefill)
             if chunks and (len(chunks) + 1) * padded > self.max_tokens:

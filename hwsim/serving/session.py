@@ -40,7 +40,7 @@ def run_session(given: Mapping[str, Any], note: Note = None) -> dict[str, Any]:
         trace = trace.at_rate(found.rate_per_s)
     interrupted = False
     try:
-        result = simulate(trace, spec, level, steady=bool(given.get("steady")), prepare=prepare)
+        result = simulate(trace, spec, level, steady=bool(given.get("steady")), prepare=prepare, progress=note)
     except KeyboardInterrupt as stop:
         if not hasattr(stop, "partial"):
             raise
@@ -119,7 +119,7 @@ def _engine(given: Mapping[str, Any], trace: Trace) -> tuple[Engine, dict[str, A
         kv_blocks=given.get("kv_blocks"),
         overhead_s=units.parse(given["overhead"], "time", where="--overhead") if given.get("overhead") else 0.0,
     )
-    engine = Engine(engine.replica.with_(queue=given["queue"]), engine.tables, engine.warnings)
+    engine = replace(engine, replica=engine.replica.with_(queue=given["queue"]))
     return engine, _context(given, trace, engine, facts)
 
 
@@ -162,4 +162,14 @@ def _cluster(given: Mapping[str, Any], engine: Engine) -> tuple[ClusterSpec, Any
     if prefill and prefill >= count:
         raise InputError("--prefill-pool must leave a replica to decode", seen=f"{prefill} of {count}")
     spec = ClusterSpec([engine.replica] * count, given["router"])
-    return spec, (Disaggregation(prefill=prefill).prepare if prefill else None)
+    if not prefill:
+        return spec, None
+    if engine.link_bytes_per_s <= 0:
+        raise InputError("the hardware has no link that could carry KV caches between pools", where="--prefill-pool")
+    pools = Disaggregation(
+        prefill=prefill,
+        kv_bytes_per_token=engine.kv_bytes_per_token,
+        bandwidth_bytes_per_s=engine.link_bytes_per_s,
+        latency_s=engine.link_latency_s,
+    )
+    return spec, pools.prepare

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import math
 from array import array
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,13 @@ _STATES = {FINISHED: "finished", REJECTED: "rejected"}
 
 
 def simulate(
-    trace: Trace, spec: ClusterSpec, level: ServiceLevel | None = None, *, steady: bool = False, prepare: Any = None
+    trace: Trace,
+    spec: ClusterSpec,
+    level: ServiceLevel | None = None,
+    *,
+    steady: bool = False,
+    prepare: Any = None,
+    progress: Callable[[str], None] | None = None,
 ) -> ServingResult:
     """Serve `trace` with `spec`.
 
@@ -26,6 +33,7 @@ def simulate(
     ----------
     level: service level for goodput and attainment.
     steady: drop the warm-up that MSER-5 finds in the end-to-end times from the metrics.
+    progress: told now and then how many requests have arrived.
     prepare: called with the cluster before the run (pools, failures, autoscaling: see `hwsim.serving.control`).
 
     Raises
@@ -37,6 +45,7 @@ def simulate(
     if prepare is not None:
         prepare(cluster)
     source = TraceSource(trace.arrival_s, trace.prompt, trace.output, trace.prefixes, trace.priorities)
+    source.progress = progress
     return finish(cluster, source, level, steady=steady)
 
 

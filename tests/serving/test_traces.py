@@ -20,7 +20,8 @@ from hwsim.serving.traces import read_trace
         ("plain.csv", "arrival_s,input_tokens,output_tokens\n5,10,2\n6.5,20,3\n"),
         (
             "azure.csv",
-            "TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:17:03.9799600,10,2\n2023-11-16 18:17:05.4799600,20,3\n",
+            "TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:17:03.9799600,10,2\n"
+            "2023-11-16 18:17:05.4799600,20,3\n",
         ),
         ("burst.csv", "Timestamp,Model,Request tokens,Response tokens\n5,ChatGPT,10,2\n6.5,GPT-4,20,3\n"),
         ("vidur.csv", "arrived_at,num_prefill_tokens,num_decode_tokens\n6.5,20,3\n5,10,2\n"),
