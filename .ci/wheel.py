@@ -1,4 +1,4 @@
-"""Builds the wheel, installs it in a clean environment, runs every README command there and shows every catalog entry."""
+"""Builds the wheel, installs it in a clean environment, runs the README there and shows every catalog entry."""
 
 from __future__ import annotations
 

@@ -134,7 +134,11 @@ def prepare(
         platform = platform.with_(count=max(platform.count, devices)) if bare else platform
     if scenario.price:
         platform = platform.with_(price=price_of(platform.device.name, scenario.price))
-    hashes = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in (model.entry.path, *files) if path.is_file()}
+    hashes = {
+        path.name: hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in (model.entry.path, *files)
+        if path.is_file()
+    }
     return model, platform, scenario, hashes
 
 

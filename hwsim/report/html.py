@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import html
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from hwsim import __version__, content
 from hwsim.report import rows
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
+
+
+_CONFIG: Final = {"displaylogo": False, "displayModeBar": False}
 
 
 def page(document: rows.Document) -> str:
@@ -38,7 +41,10 @@ def figure_blocks(figures: list[tuple[str, go.Figure]]) -> list[str]:
     """HTML of figures; the first carries the one copy of plotly. Fixed ids keep pages byte-stable."""
     return [
         figure.to_html(
-            full_html=False, include_plotlyjs=index == 0, div_id=f"figure-{name}", config={"displaylogo": False, "displayModeBar": False}
+            full_html=False,
+            include_plotlyjs=index == 0,
+            div_id=f"figure-{name}",
+            config={"displaylogo": False, "displayModeBar": False},
         )
         for index, (name, figure) in enumerate(figures)
     ]

@@ -1,4 +1,4 @@
-"""The command line as users and scripts see it: exit codes, streams, formats, determinism, help without heavy imports."""
+"""The command line as users and scripts see it: exit codes, streams, formats, determinism, light help."""
 
 from __future__ import annotations
 
@@ -37,14 +37,15 @@ def call(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str,
 
 
 def test_help_imports_nothing_heavy() -> None:
-    code = "import sys; from hwsim.cli.main import run; run(['--help']); print(sorted(m for m in sys.modules if '.' not in m))"
+    code = "import sys; from hwsim.cli.main import run; run(['--help']); print(sorted(sys.modules))"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     for module in ("numpy", "scipy", "pandas", "pulp", "plotly", "networkx", "pydantic", "simpy"):
         assert f"'{module}'" not in out, module
 
 
 def test_evaluate_imports_neither_scipy_nor_plotly() -> None:
-    code = "import sys; from hwsim.cli.main import run; run(['evaluate', 'llama7b', '--hw', 'a100']); print(sorted(sys.modules))"
+    evaluate = "run(['evaluate', 'llama7b', '--hw', 'a100'])"
+    code = f"import sys; from hwsim.cli.main import run; {evaluate}; print(sorted(sys.modules))"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     for module in ("scipy", "pandas", "pulp", "plotly", "networkx", "simpy"):
         assert f"'{module}'" not in out, module
@@ -58,8 +59,8 @@ def test_the_contract_document(capsys: pytest.CaptureFixture[str]) -> None:
     assert document["workload"]["parameters"] == 6_738_415_616
     assert document["hardware"]["name"] == "a100-sxm4-80gb" and document["hardware"]["devices"] == 1
     assert {"batch", "prompt_tokens", "output_tokens"} <= set(document["scenario"])
-    names = "ttft_s tpot_s latency_s throughput_tokens_per_s energy_j_per_token cost_usd_per_mtok mfu mbu".split()
-    for name in names:
+    rates = ("throughput_tokens_per_s", "energy_j_per_token", "cost_usd_per_mtok", "mfu", "mbu")
+    for name in ("ttft_s", "tpot_s", "latency_s", *rates):
         assert document["metrics"][name]["value"] > 0, name
     for name in ("ttft_s", "tpot_s", "latency_s"):
         metric = document["metrics"][name]
