@@ -44,9 +44,7 @@ class Model(Protocol):
         formats: Any = None,
         source_tokens: Num | None = None,
     ) -> WorkloadGraph: ...
-    def kv_cache_bytes(
-        self, batch: Num, context: Num, fmt: Any = ..., source_tokens: Num | None = None
-    ) -> Num: ...
+    def kv_cache_bytes(self, batch: Num, context: Num, fmt: Any = ..., source_tokens: Num | None = None) -> Num: ...
 
 
 @dataclass(frozen=True, slots=True)
