@@ -46,8 +46,10 @@ def task_cost(task: Task, platform: Platform) -> TaskCost:
     """Bracketed time of one execution: its share of the queue that binds the pass."""
     device, o = platform.device, platform.device.extra["offload"]
     queues = _queues(task, device, o)
-    value = queues[task.choice.get("binding", "link")]
-    floors = {task.choice.get("binding", "link"): value / BAND}
+    binding = task.choice.get("binding", "link")
+    value = queues[binding]
+    # a task pays for its share of the queue that binds the pass; that queue at datasheet rates is its floor
+    floors = {binding: _at_peak(binding, value, device, o)}
     energy = dynamic_energy_j(task, platform)
     return bracketed(value, queues, floors, BAND, energy_j=energy, model="hybrid")
 
@@ -75,6 +77,16 @@ def metrics(timelines: Sequence[Timeline]) -> Mapping[str, Bracket]:
         "pass_time_s": Bracket(timelines[-1].time_s),
         "gpu_utilisation": Bracket(plain(_busy(timelines[-1], "gpu") / timelines[-1].time_s)),
     }
+
+
+def _at_peak(queue: str, seconds: Num, device: Device, o: Mapping[str, Any]) -> Num:
+    """The time in a queue at the datasheet rate of its resource."""
+    share = {
+        "link": o["link"] / o["link_peak"],
+        "gpu": COMPUTE_EFFICIENCY,
+        "host": o["host_bandwidth"] / device.main_memory.read_bytes_per_s,
+    }
+    return seconds * share[queue]
 
 
 def _busy(timeline: Timeline, name: str) -> Num:
