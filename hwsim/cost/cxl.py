@@ -18,7 +18,7 @@ from typing import Final
 import numpy as np
 
 from hwsim.cost.bracketed import bracketed, plain
-from hwsim.cost.roofline import dynamic_energy_j, floor_parts
+from hwsim.cost.roofline import dynamic_energy_j, floor_parts, largest
 from hwsim.ir.mapped import Task
 from hwsim.ir.numbers import Num
 from hwsim.ir.platform import Platform
@@ -32,12 +32,12 @@ _PLACEMENTS: Final = {"dram": (1.0, False), "cxl": (0.0, True), "interleave": (0
 
 
 def task_cost(task: Task, platform: Platform) -> TaskCost:
-    """Bracketed time of one forward execution at the sustained share of the matrix peak."""
+    """Bracketed time of one forward execution: a sustained share of the matrix peak, or the GPU's memory."""
     o = platform.device.extra["cxl"]
-    floors = {k: v for k, v in floor_parts(task, platform).items() if k == "compute"}
-    parts = {"compute": plain(floors.get("compute", 0.0) / o["mfu"])}
+    floors = floor_parts(task, platform)
+    parts = {k: plain(v / o["mfu"] if k == "compute" else v) for k, v in floors.items()}
     energy = dynamic_energy_j(task, platform)
-    return bracketed(parts["compute"], parts, floors, BAND, energy_j=energy, model="cxl")
+    return bracketed(largest(parts), parts, floors, BAND, energy_j=energy, model="cxl")
 
 
 def metrics(timelines: Sequence[Timeline]) -> Mapping[str, Bracket]:

@@ -48,7 +48,9 @@ def task_cost(task: Task, platform: Platform) -> TaskCost:
     read = task.choice.get("flash_bytes", 0.0) / task.choice.get("flash_rate", flash["sequential"])
     random = flash["mode"] in ("window", "all")
     weights = sum((t.elements * t.touched for t in task.operator.weights), 0)
-    dense = weights * flash["compute_bytes"] / flash["compute_bandwidth"]
+    peak = max(float(np.max(c.peak_flop_per_s)) for c in platform.device.compute)
+    # one pass over the weights, or the operations of a long prompt
+    dense = np.maximum(weights * flash["compute_bytes"] / flash["compute_bandwidth"], task.operator.flop / peak)
     share = flash["sparse_compute"] if random else 1.0
     manage = read * flash["manage"] if random else 0.0
     parts = {"flash": read, "manage": manage, "compute": dense * share}
@@ -91,4 +93,9 @@ def _tied(task: Task) -> bool:
 
 
 def _floors(task: Task, device: Device, flash: Mapping[str, Any]) -> dict[str, Num]:
-    return {"flash": task.choice.get("flash_bytes", 0.0) / flash["sequential"]}
+    peak = max(float(np.max(c.peak_flop_per_s)) for c in device.compute)
+    idle = flash["sparsity"] if flash["mode"] in ("window", "all") else 0.0
+    return {
+        "flash": task.choice.get("flash_bytes", 0.0) / flash["sequential"],
+        "compute": task.operator.flop * (1 - idle) / peak,
+    }

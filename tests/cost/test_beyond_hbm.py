@@ -63,6 +63,18 @@ def test_optimizer_time_follows_the_tier() -> None:
     assert optimizer("aware") == optimizer("dram")
 
 
+@pytest.mark.parametrize("hardware", ["m1-max-with-flash", "cxl-finetune", "neoverse-n1-16t", "hexagon"])
+def test_long_prompts_and_weights_cost_at_least_their_physics(hardware: str) -> None:
+    result = evaluate("opt-1.3b", hardware, prompt=2048, output=2, check_fit=False)
+    short = evaluate("opt-1.3b", hardware, prompt=256, output=2, check_fit=False)
+    device = load_accelerator(hardware)[0]
+    peak = max(float(c.peak_flop_per_s) for c in device.compute)
+    assert result.ttft_s >= 2 * 1.2e9 * 2048 / peak * 0.03  # 97 % of the neurons may be idle
+    assert result.ttft_s > short.ttft_s
+    if hardware != "m1-max-with-flash":
+        assert result.tpot_s >= 1.2e9 / float(device.main_memory.read_bytes_per_s) * 0.25  # at 2 bit or more
+
+
 def test_tokens_that_saturate_a_gpu() -> None:
     metrics = evaluate("mixtral-8x7b", "a40-offload", prompt=98, output=256).document["metrics"]
     assert metrics["saturation_tokens"]["value"] == pytest.approx(149.7e12 / 32e9 * 4, rel=1e-3)
