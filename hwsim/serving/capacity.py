@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Final
 
 from hwsim.errors import InfeasibleError, InputError
 from hwsim.serving.simulate import simulate
 from hwsim.serving.spec import ClusterSpec, ServiceLevel
 from hwsim.serving.traces import Trace
+
+_DOWN: Final = 12  # quarters of the rate tried before a level counts as impossible
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,25 +69,7 @@ def search_capacity(
         return value
 
     low = start_per_s or (len(trace) - 1) / trace.arrival_s[-1]
-    best = share(low)
-    while best < attainment:
-        low, high = low / 4, low
-        best = share(low)
-        if runs > 12:
-            raise InfeasibleError(
-                "the service level is missed even by a nearly idle system",
-                seen=f"{100 * best:.1f} % of requests at {low:.3g} requests/s, {100 * attainment:.0f} % wanted",
-                fix="relax --slo, or use faster or more devices",
-                budget={"attainment": best, "wanted": attainment},
-            )
-    else:
-        high = low
-        while runs < max_runs:
-            high = low * 2
-            value = share(high)
-            if value < attainment:
-                break
-            low, best = high, value
+    low, best, high = _bracket(share, low, attainment, max_runs)
     while high - low > tolerance * low and runs < max_runs:
         middle = (low + high) / 2
         value = share(middle)
@@ -94,3 +78,26 @@ def search_capacity(
         else:
             high = middle
     return Capacity(low, best, high, runs)
+
+
+def _bracket(share: Callable[[float], float], rate: float, wanted: float, most: int) -> tuple[float, float, float]:
+    """(rate that keeps the level, its attainment, rate that does not), by factors from `rate`."""
+    value = share(rate)
+    if value < wanted:
+        for _ in range(_DOWN):
+            rate, high = rate / 4, rate
+            value = share(rate)
+            if value >= wanted:
+                return rate, value, high
+        raise InfeasibleError(
+            "the service level is missed even by a nearly idle system",
+            seen=f"{100 * value:.1f} % of requests at {rate:.3g} requests/s, {100 * wanted:.0f} % wanted",
+            fix="relax --slo, or use faster or more devices",
+            budget={"attainment": value, "wanted": wanted},
+        )
+    for _ in range(most):
+        following = share(rate * 2)
+        if following < wanted:
+            break
+        rate, value = rate * 2, following
+    return rate, value, rate * 2

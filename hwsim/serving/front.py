@@ -71,9 +71,7 @@ def engine_replica(
     time: IterationTime = tables.time
     if overhead_s:
         time = ScaledTime(time, overhead_s)
-    devices = scenario.tp * scenario.pp
-    power = platform.device.power
-    busy_w = min(power.idle_w + tables.decode_power_w, power.tdp_w) if tables.decode_power_w else power.tdp_w
+    busy_w, idle_w, usd_per_s = _running_costs(platform, scenario, tables)
     replica = ReplicaSpec(
         time=time,
         policy=policy,
@@ -82,22 +80,28 @@ def engine_replica(
         block_tokens=1 if policy == "lightllm" else block_tokens,
         reserve_tokens=longest if policy in ("orca", "faster_transformer", "static") else 0,
         stages=scenario.pp,
-        busy_w=float(busy_w) * devices,
-        idle_w=float(power.idle_w) * devices,
-        usd_per_s=float(platform.price.rate_usd_per_s) * devices if platform.price else 0.0,
+        busy_w=busy_w,
+        idle_w=idle_w,
+        usd_per_s=usd_per_s,
         name=platform.name,
     )
     if policy == "lightllm":
         replica = replica.with_(kv_blocks=replica.kv_blocks * block_tokens)
+    return Engine(replica, tables, notes, kv_bytes, *_link(platform))
+
+
+def _running_costs(platform: Platform, scenario: Scenario, tables: EngineTime) -> tuple[float, float, float]:
+    """(busy W, idle W, USD/s) of a replica; busy = idle + dynamic power of decoding, at most the TDP."""
+    devices, power = scenario.tp * scenario.pp, platform.device.power
+    busy_w = min(power.idle_w + tables.decode_power_w, power.tdp_w) if tables.decode_power_w else power.tdp_w
+    usd_per_s = float(platform.price.rate_usd_per_s) * devices if platform.price else 0.0
+    return float(busy_w) * devices, float(power.idle_w) * devices, usd_per_s
+
+
+def _link(platform: Platform) -> tuple[float, float]:
+    """(bandwidth, latency) of the link between replicas; zeros where there is none."""
     link = platform.scale_out or platform.scale_up or next(iter(platform.device.links), None)
-    return Engine(
-        replica,
-        tables,
-        notes,
-        kv_bytes,
-        float(link.bandwidth_bytes_per_s) if link is not None else 0.0,
-        float(link.latency_s) if link is not None else 0.0,
-    )
+    return (0.0, 0.0) if link is None else (float(link.bandwidth_bytes_per_s), float(link.latency_s))
 
 
 def kv_blocks_of(

@@ -24,6 +24,7 @@ from hwsim.serving.policies import Patient, Policy
 from hwsim.serving.prefix import PrefixCache
 from hwsim.serving.record import Occupancy, TokenGaps
 from hwsim.serving.request import Request
+from hwsim.serving.views import Visible
 
 if TYPE_CHECKING:
     from hwsim.serving.cluster import Cluster
@@ -42,7 +43,7 @@ class Inbox:
         """Put all requests that have arrived by `now_s` into the replica's queue."""
 
 
-class Replica(Movable):
+class Replica(Visible, Movable):
     """A serving engine. Times are seconds, `context` counts tokens over all decoding sequences.
 
     Attributes
@@ -101,11 +102,6 @@ class Replica(Movable):
         """Tokens of a decoding request after the last finished iteration."""
         return request.total - (request.finish_at - self.passed)
 
-    def run_and_remaining(self) -> list[tuple[int, int]]:
-        """(tokens in the cache, tokens still to generate after the next) of every decoding request."""
-        passed = self.passed
-        return [(r.total - r.finish_at + passed, max(0, r.finish_at - passed - 1)) for r in self._order.values()]
-
     # ---- arrivals ----
 
     def accept(self, request: Request, now_s: float) -> None:
@@ -120,16 +116,6 @@ class Replica(Movable):
             self._wake(now_s)
         elif self._count > 1 and (not blocked or self.ordered):
             self.replan(now_s)
-
-    def require_possible(self, request: Request) -> None:
-        """Raise InfeasibleError for a request that is larger than the whole KV cache."""
-        if not self.kv.possible(request):
-            raise InfeasibleError(
-                f"{request!r} can never run: it needs more KV cache than the replica has",
-                seen=f"{self.kv.total} blocks of {self.kv.block_tokens} tokens, watermark {self.kv.watermark}",
-                fix="give the replica more KV blocks, or drop or shorten the request",
-                budget={"kv_tokens": float(self.kv.total * self.kv.block_tokens)},
-            )
 
     def replan(self, now_s: float) -> None:
         """End the current run of iterations at the first boundary not before now, so that the policy is asked again."""
@@ -164,16 +150,6 @@ class Replica(Movable):
             request.processed, load_s = self.prefix.match(request.prefix, request.prefill)
             self.load_s += load_s
         return request
-
-    def cached_tokens(self, request: Request) -> int:
-        """Tokens of the request's prompt that this replica's prefix cache holds."""
-        return self.prefix.peek(request.prefix) if self.prefix is not None and request.prefix else 0
-
-    def predicted_first_token_s(self, request: Request) -> float:
-        """Seconds until this request's first token if prefills ran one after another from now on."""
-        ahead = sum(r.prefill - r.processed for r in (*self._front, *self._back, *self.waiting))
-        tokens = ahead + request.prompt - self.cached_tokens(request)
-        return self.time.iteration_s(self.decodes, self.context, [(max(1, tokens), 0)])
 
     def take_partial(self) -> list[Request]:
         """Requests whose prefill is not complete, in the order in which they continue."""
