@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "compare", "evaluate"]
+__all__ = ["__version__", "compare", "evaluate", "predict", "simulate"]
 
 if TYPE_CHECKING:
-    from hwsim.api import compare, evaluate
+    from hwsim.api import compare, evaluate, predict, simulate
 
-_API = {"evaluate": "hwsim.api", "compare": "hwsim.api"}
+_API = dict.fromkeys(("compare", "evaluate", "predict", "simulate"), "hwsim.api")
 
 
 def __getattr__(name: str) -> Any:

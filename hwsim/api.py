@@ -26,6 +26,8 @@ from hwsim.schema.loader import LoadedHardware, load_hardware, price_of
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
+    from hwsim.validation.predict import Predictions
+
 ENGINES = ("analytic", "des")
 
 
@@ -259,3 +261,57 @@ def compare(workload: str, hardware: Sequence[str], **scenario: Any) -> dict[str
         except InfeasibleError as error:
             columns.append({"hardware": {"name": name}, "infeasible": error.render(), "budget": error.budget})
     return {"schema": "hwsim/comparison@1", "columns": columns}
+
+
+def predict(file: str | Path, hardware: str | None = None) -> Predictions:
+    """Kernel times of the rows of a measured-data CSV: ``.pred_us``, ``.low_us``, ``.high_us`` a good row.
+
+    `hardware` overrides the ``gpu`` column. Bad rows are in ``.table.problems`` with their line.
+    Raises InputError where the file as a whole cannot be used.
+    """
+    from hwsim.validation.predict import predict_file
+
+    return predict_file(Path(file), hw=hardware)
+
+
+SIMULATE_DEFAULTS: Mapping[str, Any] = {
+    "trace": None, "rate": None, "requests": None, "arrivals": "poisson", "prompt": 1024.0, "output": 256.0,
+    "lengths": "lognormal", "seed": 0, "policy": "vllm", "max_batch": 256, "chunk": 512, "queue": "fcfs", "replicas": 1,
+    "router": "round_robin", "slo": None, "prefill_pool": 0, "capacity": False, "attainment": 0.9, "kv_blocks": None,
+    "overhead": None, "weights": None, "activations": None, "kv_cache": None, "tp": 1, "pp": 1,
+    "efficiency": "calibrated", "steady": False, "table": None,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Simulation:
+    """Result of `simulate`: the `hwsim/serving@1` document and its notebook view."""
+
+    document: dict[str, Any]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The `hwsim/serving@1` document."""
+        return self.document
+
+    def __str__(self) -> str:
+        from hwsim.report.serving import table_text
+
+        return table_text(self.document)
+
+    def _repr_html_(self) -> str:
+        import html
+
+        return f"<pre>{html.escape(str(self))}</pre>"
+
+
+def simulate(workload: str, hardware: str, **options: Any) -> Simulation:
+    """Serve a stream of requests; `options` are those of ``hwsim simulate`` with underscores (`SIMULATE_DEFAULTS`).
+
+    Raises UnknownNameError, InputError, InfeasibleError.
+    """
+    from hwsim.serving.session import run_session
+
+    for name in options:
+        if name not in SIMULATE_DEFAULTS:
+            raise unknown_name("option", name, SIMULATE_DEFAULTS)
+    return Simulation(run_session({**SIMULATE_DEFAULTS, "workload": workload, "hw": hardware, **options}))
