@@ -98,8 +98,11 @@ def iterations_until(first_s: float, step_s: float, time_s: float) -> int:
     else:
         root = time_s / first_s
     count = max(1, math.ceil(root - 1e-9))
-    while elapsed_s(first_s, step_s, count) < time_s:
+    while count * first_s + step_s * (count * (count - 1) // 2) < time_s:
         count += 1
-    while count > 1 and elapsed_s(first_s, step_s, count - 1) >= time_s:
-        count -= 1
+    while count > 1:
+        before = count - 1
+        if before * first_s + step_s * (before * (before - 1) // 2) < time_s:
+            break
+        count = before
     return count

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from bisect import insort
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -11,6 +12,15 @@ from hwsim.errors import unknown_name
 from hwsim.serving.request import Request
 
 Key = Callable[[Request], tuple[float, ...]]
+
+
+class Inbox:
+    """Arrivals known ahead; this one holds none. `next_s` is the time of the next, in seconds."""
+
+    next_s = math.inf
+
+    def pull(self, now_s: float) -> None:
+        """Put all requests that have arrived by `now_s` into the replica's queue."""
 
 
 class OrderedQueue:

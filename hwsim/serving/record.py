@@ -77,34 +77,34 @@ class GapStore:
 class TokenGaps:
     """Who emitted a token when, on one replica: older decodes together, those prefilled since then in groups."""
 
-    __slots__ = ("_add", "_newer", "_older_s")
+    __slots__ = ("add", "newer", "older_s")
 
     def __init__(self, store: GapStore) -> None:
-        self._add = store.rows.extend
-        self._older_s = 0.0
-        self._newer: list[list[float]] = []
+        self.add = store.rows.extend
+        self.older_s = 0.0
+        self.newer: list[list[float]] = []
 
     def decoded(self, decodes: int, first_s: float, step_s: float, count: int, begin_s: float, now_s: float) -> None:
         """All `decodes` sequences emitted `count` tokens in a run from `begin_s` to `now_s`."""
-        newer = self._newer
-        if newer or begin_s != self._older_s:
+        newer = self.newer
+        if newer or begin_s != self.older_s:
             older = decodes
             for emitted_s, sequences in newer:
                 older -= int(sequences)
-                self._add((begin_s - emitted_s + first_s, 0.0, 1, sequences))
+                self.add((begin_s - emitted_s + first_s, 0.0, 1, sequences))
             if older > 0:
-                self._add((begin_s - self._older_s + first_s, 0.0, 1, older))
+                self.add((begin_s - self.older_s + first_s, 0.0, 1, older))
             if count > 1:
-                self._add((first_s + step_s, step_s, count - 1, decodes))
+                self.add((first_s + step_s, step_s, count - 1, decodes))
             newer.clear()
         else:
-            self._add((first_s, step_s, count, decodes))
-        self._older_s = now_s
+            self.add((first_s, step_s, count, decodes))
+        self.older_s = now_s
 
     def first(self, request: Request, now_s: float) -> None:
         """A prefill ended with a token."""
         request.emitted_s = now_s
-        newer = self._newer
+        newer = self.newer
         if newer and newer[-1][0] == now_s:
             newer[-1][1] += 1
         else:
@@ -113,15 +113,15 @@ class TokenGaps:
     def resumed(self, request: Request, now_s: float) -> None:
         """A request that lost its cache emits again."""
         if request.emitted_s >= 0:
-            self._add((now_s - request.emitted_s, 0.0, 1, 1))
+            self.add((now_s - request.emitted_s, 0.0, 1, 1))
 
     def joined(self, request: Request) -> None:
         """A request starts to decode here after it emitted elsewhere."""
-        self._newer.append([request.emitted_s, 1])
+        self.newer.append([request.emitted_s, 1])
 
     def forget(self, emitted_s: float) -> None:
         """One of those that emitted at `emitted_s` is gone without decoding here."""
-        newer = self._newer
+        newer = self.newer
         for position in range(len(newer) - 1, -1, -1):
             if newer[position][0] == emitted_s:
                 newer[position][1] -= 1
@@ -134,7 +134,7 @@ class TokenGaps:
         if fresh:
             self.forget(request.emitted_s)
         else:
-            request.emitted_s = self._older_s
+            request.emitted_s = self.older_s
 
 
 class Occupancy:

@@ -22,6 +22,7 @@ from hwsim.serving.kv import BlockPool
 from hwsim.serving.moves import Movable, by_arrival
 from hwsim.serving.policies import Patient, Policy
 from hwsim.serving.prefix import PrefixCache
+from hwsim.serving.queues import Inbox
 from hwsim.serving.record import Occupancy, TokenGaps
 from hwsim.serving.request import Request
 from hwsim.serving.views import Visible
@@ -32,15 +33,6 @@ if TYPE_CHECKING:
 _NEVER: Final = math.inf
 _BURST: Final = 64
 _NONE: Final[list[tuple[Request, int]]] = []
-
-
-class Inbox:
-    """Arrivals known ahead; this one holds none. `next_s` is the time of the next, in seconds."""
-
-    next_s = math.inf
-
-    def pull(self, now_s: float) -> None:
-        """Put all requests that have arrived by `now_s` into the replica's queue."""
 
 
 class Replica(Visible, Movable):
@@ -314,8 +306,13 @@ class Replica(Visible, Movable):
             if now_s + run_s >= next_s and count > 1:
                 count = iterations_until(first_s, step_s, next_s - now_s)
                 run_s = count * first_s + step_s * (count * (count - 1) // 2)
-            rows.decoded(decodes, first_s, step_s, count, now_s, now_s + run_s)
-            now_s += run_s
+            end_s = now_s + run_s
+            if rows.newer or now_s != rows.older_s:
+                rows.decoded(decodes, first_s, step_s, count, now_s, end_s)
+            else:
+                rows.add((first_s, step_s, count, decodes))
+                rows.older_s = end_s
+            now_s = end_s
             passed += count
             context += decodes * count
             if heap[0][0] <= passed:
