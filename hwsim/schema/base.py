@@ -18,7 +18,10 @@ ModelT = TypeVar("ModelT", bound="Strict")
 class Strict(BaseModel):
     """Base of every file model: unknown keys, NaN and infinity are errors; instances are frozen."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, strict=True, validate_default=False)
+    # validators are built when a model is first used: a run needs few of them
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, strict=True, validate_default=False, defer_build=True
+    )
 
 
 def _quantity(dimension: str, positive: bool) -> Callable[[object], float]:

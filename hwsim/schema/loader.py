@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -192,23 +193,25 @@ def _price_files(stamp: tuple[tuple[str, int], ...]) -> tuple[PricesFile, ...]:
     return tuple(sorted(files, key=lambda f: (f.date, f.name), reverse=True))
 
 
-def price_files() -> tuple[PricesFile, ...]:
-    """All price files, newest first. Raises InputError."""
-    paths = content.catalog("price").values()
-    return _price_files(tuple((str(p), p.stat().st_mtime_ns) for p in paths))
-
-
 def price_of(device: str, name: str | None = None) -> Price | None:
     """The newest price of a device, or the one in the price file `name`; None where no file lists it."""
-    files = price_files()
     if name is not None:
-        path = content.resolve(name, "price").path
-        files = (validate(PricesFile, read(path)),)
+        files: tuple[PricesFile, ...] = (validate(PricesFile, read(content.resolve(name, "price").path)),)
+    else:
+        files = _price_files(tuple(_mentioning(device)))
     for file in files:
         for entry in file.entries:
             if content.normalize(entry.device) == content.normalize(device):
                 return _price(file, entry.device, entry.rate, entry.capex, f"{entry.source} ({file.name})", entry.term)
     return None
+
+
+def _mentioning(device: str) -> Iterator[tuple[str, int]]:
+    """Price files whose text holds the device's name: only these are worth reading strictly."""
+    wanted = content.normalize(device)
+    for path in content.catalog("price").values():
+        if wanted in content.normalize(path.read_text(encoding="utf-8", errors="replace")):
+            yield str(path), path.stat().st_mtime_ns
 
 
 def _price(file: PricesFile, device: str, rate: float | None, capex: float | None, source: str, term: str) -> Price:

@@ -14,9 +14,9 @@ from hwsim.errors import InputError, UnknownNameError
 from hwsim.ir.platform import Device
 from hwsim.schema.accelerator import AcceleratorFile, citation, quantity_paths
 from hwsim.schema.base import validate
-from hwsim.schema.loader import load_accelerator, load_hardware, price_files, price_of, resolved_accelerator
+from hwsim.schema.loader import load_accelerator, load_hardware, price_of, resolved_accelerator
 from hwsim.schema.reader import Document, read
-from hwsim.schema.systems import ClusterFile, MemoryFile, NodeFile
+from hwsim.schema.systems import ClusterFile, MemoryFile, NodeFile, PricesFile
 
 ACCELERATORS = sorted(content.catalog("accelerator"))
 # Owned by the cost model of its own chip, which may leave out what the shared checks want.
@@ -246,7 +246,7 @@ def test_a_memory_is_no_computer() -> None:
 
 
 def test_prices_name_catalog_devices_and_cover_the_catalog() -> None:
-    for file in price_files():
+    for file in (validate(PricesFile, read(path)) for path in content.catalog("price").values()):
         assert all(content.normalize(e.device) in ACCELERATORS for e in file.entries), file.name
         assert all(e.rate is not None or e.capex is not None for e in file.entries)
         assert {"amortization", "electricity", "pue"} <= set(file.sources)
