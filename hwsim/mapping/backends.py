@@ -97,7 +97,9 @@ def run_mip(
     return RawSolution(raw.status, float(np.dot(program.cost, values)), raw.bound, values)
 
 
-def _highs(program: Program, columns: Array | None, *, relax: bool, time_limit_s: float, cutoff: float = math.inf) -> Any:
+def _highs(
+    program: Program, columns: Array | None, *, relax: bool, time_limit_s: float, cutoff: float = math.inf
+) -> Any:
     import highspy
 
     matrix = program.matrix()
@@ -215,7 +217,9 @@ def _add_pulp_row(problem: Any, terms: dict[Any, float], low: float, high: float
     if not terms:
         if low > 1e-9 or high < -1e-9:  # an empty row that cannot hold: keep it as an impossible row
             dummy = pulp.LpVariable(f"impossible{row}", 0, 0)
-            problem.addConstraint(pulp.LpConstraint(pulp.LpAffineExpression({dummy: 1.0}), pulp.LpConstraintEQ, f"r{row}", 1.0))
+            problem.addConstraint(
+                pulp.LpConstraint(pulp.LpAffineExpression({dummy: 1.0}), pulp.LpConstraintEQ, f"r{row}", 1.0)
+            )
         return
     expression = pulp.LpAffineExpression(terms)
     if low == high:
@@ -232,7 +236,9 @@ def _cbc_words(problem: Any, variables: list[Any], log: str) -> RawSolution:
     import pulp
 
     if problem.sol_status in (pulp.LpSolutionInfeasible, pulp.LpSolutionUnbounded):
-        return RawSolution("infeasible" if problem.sol_status == pulp.LpSolutionInfeasible else "unbounded", bound=math.inf)
+        return RawSolution(
+            "infeasible" if problem.sol_status == pulp.LpSolutionInfeasible else "unbounded", bound=math.inf
+        )
     found = re.findall(r"^(?:Lower bound|.*best possible):?\s+([-\d.eE+]+)", log, flags=re.MULTILINE)
     values = np.array([math.nan if v.varValue is None else v.varValue for v in variables])
     solved = problem.sol_status == pulp.LpSolutionOptimal

@@ -115,7 +115,7 @@ def _boundary(
     reads, fills, updates = out
     child, parent, v = where
     d, size = IRRELEVANT[v], gemm.sizes[v]
-    held = tile[child, d] if child >= 0 else np.int64(1)
+    held: Array = tile[child, d] if child >= 0 else np.ones((), dtype=np.int64)
     fan = np.prod(nest.spatial[max(child, 0) : parent, d], axis=0, dtype=np.int64)
     chunk = held * fan * (_run(nest, child, d) if child >= 0 else 1)
     moved = np.where(active, size * _chunks(gemm.extents[d], chunk), 0)

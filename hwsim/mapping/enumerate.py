@@ -68,7 +68,9 @@ def nests(machine: Machine, gemm: Gemm, limit: int) -> Iterator[tuple[Nest, tupl
     total = math.prod(len(c) for c in chains) * len(orders) * len(keeps)
     if total > limit:
         raise InputError(
-            f"complete enumeration of {gemm.name} needs {total:.3g} mappings", seen=f"limit {limit:.3g}", fix="--mapper tiling"
+            f"complete enumeration of {gemm.name} needs {total:.3g} mappings",
+            seen=f"limit {limit:.3g}",
+            fix="--mapper tiling",
         )
     n_mnk = tuple(len(c) for c in chains)
     for start in range(0, math.prod(n_mnk), CHUNK):
@@ -91,9 +93,7 @@ def _fan(machine: Machine, level: int, d: int) -> float:
     return item.fanout if DIMS[d] in item.dims else 1
 
 
-def enumerate_best(
-    machine: Machine, gemm: Gemm, objective: str, limit: int = 50_000_000
-) -> tuple[Tiling, Counts, int]:
+def enumerate_best(machine: Machine, gemm: Gemm, objective: str, limit: int = 50_000_000) -> tuple[Tiling, Counts, int]:
     """The best even tiling by trying all of them: (tiling, its counts, mappings tried). Batch members run in turn.
 
     Raises InputError where there are more than `limit`, InfeasibleError where none fits.

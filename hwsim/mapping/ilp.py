@@ -62,9 +62,7 @@ class Program:
         self.integer.extend([integer] * count)
         return np.arange(start, start + count)
 
-    def row(
-        self, columns: Any, values: Any, low: float = -math.inf, high: float = math.inf, name: str = ""
-    ) -> int:
+    def row(self, columns: Any, values: Any, low: float = -math.inf, high: float = math.inf, name: str = "") -> int:
         """Add one row; returns its index. Equal columns may repeat (their values add up)."""
         columns = np.asarray(columns, dtype=np.int64)
         self._columns.append(columns)
@@ -115,7 +113,9 @@ class Program:
             if at < len(sizes) - 1:
                 columns.append(carry[at : at + 1])
                 values.append(-np.ones(1))
-            self.row(np.concatenate(columns), np.concatenate(values), 0.0, math.inf if at == len(sizes) - 1 else 0.0, name)
+            self.row(
+                np.concatenate(columns), np.concatenate(values), 0.0, math.inf if at == len(sizes) - 1 else 0.0, name
+            )
 
     def link_equal(self, chosen: tuple[Array, Array], used: tuple[Array, Array], name: str = "") -> None:
         """One-hot `chosen` and one-hot `used` agree on their size."""

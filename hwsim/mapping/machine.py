@@ -142,7 +142,9 @@ class Machine:
 def _check(machine: Machine) -> None:
     if not 2 <= len(machine.levels) <= 9:
         raise InputError(
-            "a tiling machine has 2 to 5 storage levels (9 with split ones)", where=machine.name, seen=f"{len(machine.levels)} levels"
+            "a tiling machine has 2 to 5 storage levels (9 with split ones)",
+            where=machine.name,
+            seen=f"{len(machine.levels)} levels",
         )
     for item in machine.levels:
         _check_level(machine.name, item)

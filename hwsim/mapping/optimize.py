@@ -23,6 +23,7 @@ from hwsim.mapping.solve import SolverName, solve
 from hwsim.mapping.tiling_program import TilingProgram, build, make_graphs, read_tiling, with_cap
 
 Objective = Literal["energy", "latency", "edp", "weighted"]
+DEFAULT_OPTIONS = Options()
 OBJECTIVES = ("energy", "latency", "edp", "weighted")
 
 
@@ -91,7 +92,7 @@ def best_tiling(
     gemm: Gemm,
     objective: str = "edp",
     *,
-    options: Options = Options(),
+    options: Options = DEFAULT_OPTIONS,
     solver: SolverName = "auto",
     budget_s: float | None = None,
     weights: tuple[float, float] = (0.5, 0.5),

@@ -108,7 +108,9 @@ class Tiling:
                 batch_spatial=int(data.get("batch_spatial", 1)),
             )
         except (KeyError, TypeError, ValueError) as error:
-            raise InputError("not a tiling document", seen=repr(data)[:200], fix="see docs/recipes/mapper.md") from error
+            raise InputError(
+                "not a tiling document", seen=repr(data)[:200], fix="see docs/recipes/mapper.md"
+            ) from error
 
 
 def _triple(values: Sequence[Any]) -> tuple[int, int, int]:

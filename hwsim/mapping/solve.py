@@ -79,9 +79,7 @@ def solve(
 class _Search:
     """Best-first search over the program's disjunctions; leaves are solved by the chosen backend."""
 
-    def __init__(
-        self, program: Program, name: str, deadline: float, gap: float, cutoff: float, core: bool
-    ) -> None:
+    def __init__(self, program: Program, name: str, deadline: float, gap: float, cutoff: float, core: bool) -> None:
         self.program, self.name, self.deadline, self.gap, self.core = program, name, deadline, gap, core
         self.best: RawSolution | None = None
         self.known = cutoff
@@ -132,9 +130,7 @@ def _left(deadline: float) -> float:
     return max(0.05, deadline - time.perf_counter()) if math.isfinite(deadline) else math.inf
 
 
-def _solve_cores(
-    program: Program, relaxed: RawSolution, closed: Array, search: _Search
-) -> tuple[RawSolution, float]:
+def _solve_cores(program: Program, relaxed: RawSolution, closed: Array, search: _Search) -> tuple[RawSolution, float]:
     """Solve growing cores of a leaf until the answer is proved within it. Returns it with a lower bound of the leaf."""
     integer = np.array(program.integer)
     if _integral(relaxed.values, integer):
@@ -154,7 +150,9 @@ def _solve_cores(
         # outside the core every solution of the leaf costs more than the relaxation plus the width
         outside = relaxed.objective + width
         if raw.status == "time":
-            return RawSolution("time", best.objective, values=best.values), min(outside, max(raw.bound, relaxed.objective))
+            return RawSolution("time", best.objective, values=best.values), min(
+                outside, max(raw.bound, relaxed.objective)
+            )
         if best.has_values and best.objective <= outside * (1 + TOLERANCE):
             return best, min(raw.bound, best.objective)
         if width >= needed or bool((allowed | closed).all()):
@@ -177,7 +175,9 @@ def _finish(program: Program, raw: RawSolution, bound: float, name: str, gap: fl
     if not raw.has_values:
         if raw.status == "time":
             raise SolverError(
-                f"{program.name}: {name} found no solution in time", seen=f"{seconds:.1f} s", fix="allow more time (--budget)"
+                f"{program.name}: {name} found no solution in time",
+                seen=f"{seconds:.1f} s",
+                fix="allow more time (--budget)",
             )
         raise InfeasibleError(f"{program.name}: no solution satisfies the constraints", seen=f"{name}: {raw.status}")
     integer = np.array(program.integer)

@@ -132,9 +132,7 @@ def build(machine: Machine, gemm: Gemm, graphs: tuple[PathGraph, ...]) -> Tiling
     for graph, columns in zip(graphs, arcs, strict=True):
         for arc, column in zip(graph.arcs, columns, strict=True):
             program.cost[column] = arc.energy * scale
-    out = TilingProgram(
-        machine, gemm, graphs, program, tuple(arcs), ports_of(machine).names, scale, constant
-    )
+    out = TilingProgram(machine, gemm, graphs, program, tuple(arcs), ports_of(machine).names, scale, constant)
     _add_orders(out)
     _add_capacities(out)
     _add_spreads(out)
@@ -212,9 +210,7 @@ def _add_capacities(tp: TilingProgram) -> None:
 def masks_of(machine: Machine, level: int) -> list[tuple[bool, bool, bool]]:
     """The sets of tensors that a level may hold."""
     item = machine.levels[level]
-    options = [
-        (False,) if t not in item.keep else (True, False) if t in item.bypass else (True,) for t in TENSORS
-    ]
+    options = [(False,) if t not in item.keep else (True, False) if t in item.bypass else (True,) for t in TENSORS]
     return [(a, b, z) for a, b, z in itertools.product(*options)]
 
 
@@ -222,7 +218,7 @@ def _add_capacity(tp: TilingProgram, level: int) -> None:
     """One column per largest tile that fits, for each set of held tensors; paths stay within the chosen one."""
     decided = [marked(tp, d, level) for d in range(3)]
     values = [np.unique([m.tile for m in marks]) for _, marks in decided]
-    rows = []
+    rows: list[tuple[Any, ...]] = []
     masks = masks_of(tp.machine, level)
     for mask in masks:
         triples = maximal_tiles(values, mask, tp.machine.widths, capacity(tp.machine, level))
@@ -334,9 +330,7 @@ def _instances(tp: TilingProgram, program: Program, level: int) -> tuple[Array, 
     return columns, used
 
 
-def _products(
-    program: Program, first: tuple[Array, Array], second: tuple[Array, Array]
-) -> tuple[Array, Array]:
+def _products(program: Program, first: tuple[Array, Array], second: tuple[Array, Array]) -> tuple[Array, Array]:
     """One-hot columns of the product of two one-hot sizes."""
     a, b = np.unique(first[1]), np.unique(second[1])
     left, right = (g.ravel() for g in np.meshgrid(a, b, indexing="ij"))

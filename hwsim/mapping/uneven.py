@@ -16,7 +16,15 @@ import numpy as np
 
 from hwsim.mapping.ilp import Program
 from hwsim.mapping.machine import DIMS, IRRELEVANT, TENSOR_OF_DIM, TENSORS
-from hwsim.mapping.tiling_program import TilingProgram, antichain, capacity, does_not_fit, marked, masks_of, maximal_tiles
+from hwsim.mapping.tiling_program import (
+    TilingProgram,
+    antichain,
+    capacity,
+    does_not_fit,
+    marked,
+    masks_of,
+    maximal_tiles,
+)
 
 Array = np.ndarray[Any, Any]
 _RELEVANT = ((0, 2), (2, 1), (0, 1))
