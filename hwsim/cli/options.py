@@ -82,10 +82,18 @@ def emit(text: str, out: Path | None, force: bool = False) -> None:
         handle, name = tempfile.mkstemp(dir=out.parent, prefix=f".{out.name}.")
         with os.fdopen(handle, "w", encoding="utf-8") as stream:
             stream.write(body)
+        os.chmod(name, 0o666 & ~_umask())
         os.replace(name, out)
     except OSError as error:
         raise InputError("cannot write the output file", where=str(out), seen=error.strerror or str(error)) from None
     note(f"wrote {out}")
+
+
+def _umask() -> int:
+    """The permissions mask of this process (it can only be read by setting it)."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
 
 
 def note(text: str) -> None:

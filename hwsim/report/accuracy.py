@@ -57,26 +57,26 @@ def to_csv(document: Mapping[str, Any]) -> str:
 
 
 def to_html(document: Mapping[str, Any]) -> str:
-    """A self-contained page: the table, and predicted against measured on logarithmic axes, a plot a family."""
-    body = "".join("<tr>" + "".join(f"<td>{html.escape(c)}</td>" for c in cells(r)) + "</tr>" for r in document["rows"])
-    head = "".join(f"<th>{html.escape(h)}</th>" for h in HEADS)
-    plots = figures(document["points"])
-    title = f"Kernel times, {document['mode']}: {document['data']}"
-    style = "body{font-family:sans-serif;margin:2em}td,th{padding:2px 8px;text-align:right}"
-    style += "td:nth-child(-n+3){text-align:left}"
-    return (
-        f"<!doctype html><html lang='en'><head><meta charset='utf-8'><title>{html.escape(title)}</title>"
-        f"<style>{style}</style></head><body><h1>{html.escape(title)}</h1>"
-        f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{''.join(plots)}</body></html>"
+    """A self-contained page: predicted against measured on logarithmic axes, a plot a family, and the table."""
+    from hwsim.report.html import render_page
+
+    return render_page(
+        "accuracy.html.j2",
+        title=f"Kernel times, {document['mode']}: {document['data']}",
+        figures=figures(document["points"]),
+        heads=HEADS,
+        rows=[cells(row) for row in document["rows"]],
     )
 
 
 def figures(points: Sequence[Sequence[Any]]) -> list[str]:
     """One plot a family; the plotly library is embedded once."""
+    from hwsim.report.html import figure_blocks
+
     from plotly.graph_objects import Figure, Scatter
 
-    out = []
-    for number, family in enumerate(sorted({p[0] for p in points})):
+    drawn = []
+    for family in sorted({p[0] for p in points}):
         mine = [p for p in points if p[0] == family]
         figure = Figure()
         for label in sorted({p[1] for p in mine}):
@@ -89,6 +89,6 @@ def figures(points: Sequence[Sequence[Any]]) -> list[str]:
         figure.add_trace(Scatter(x=ends, y=ends, mode="lines", name="equal", line={"color": "black", "width": 1}))
         figure.update_xaxes(type="log", title="measured, us")
         figure.update_yaxes(type="log", title="predicted, us")
-        figure.update_layout(title=family, height=560)
-        out.append(figure.to_html(full_html=False, include_plotlyjs=number == 0))
-    return out
+        figure.update_layout(title=family, height=560, template="plotly_white")
+        drawn.append((family, figure))
+    return figure_blocks(drawn)
