@@ -71,9 +71,9 @@ def to_html(document: Mapping[str, Any]) -> str:
 
 def figures(points: Sequence[Sequence[Any]]) -> list[str]:
     """One plot a family; the plotly library is embedded once."""
-    from hwsim.report.html import figure_blocks
-
     from plotly.graph_objects import Figure, Scatter
+
+    from hwsim.report.html import figure_blocks
 
     drawn = []
     for family in sorted({p[0] for p in points}):
