@@ -1,0 +1,45 @@
+"""Mapping: from operators to loops, devices and memories. Public names load when they are first used."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any, Final
+
+_HOME: Final = {
+    "Counts": "problem",
+    "Decision": "protocol",
+    "Gemm": "problem",
+    "Level": "machine",
+    "Machine": "machine",
+    "Mapper": "protocol",
+    "Options": "candidates",
+    "Program": "ilp",
+    "Tiling": "problem",
+    "best_tiling": "optimize",
+    "check": "legality",
+    "claim": "protocol",
+    "count": "counts",
+    "cycle_floor": "optimize",
+    "divisors": "candidates",
+    "enumerate_best": "enumerate",
+    "floor_of": "protocol",
+    "goal_of": "optimize",
+    "load_mapper": "registry",
+    "machine_from_dict": "machine",
+    "machine_of": "adapt",
+    "map_workload": "plan",
+    "solve": "solve",
+    "violations": "legality",
+    "works_of": "gemms",
+}
+__all__ = sorted(_HOME)  # noqa: PLE0605
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(name)
+    return getattr(importlib.import_module(f"hwsim.mapping.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,105 @@
+"""`hwsim map WORKLOAD --hw NAME`: loops, tiles and traffic of every distinct GEMM, with the proof."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from hwsim.cli import options as o
+
+
+def command(
+    workload: Annotated[
+        str, typer.Argument(metavar="WORKLOAD", help="Model, or gemm:MxNxK, or bmm:BxMxNxK (Z[M,N] += A[M,K] B[K,N]).")
+    ],
+    hw: o.Hardware,
+    objective: Annotated[
+        str | None, typer.Option("--objective", help="energy, latency or edp [edp; latency without energies].")
+    ] = None,
+    mapper: Annotated[str, typer.Option("--mapper", help="Catalog name or path of a mapper file.")] = "tiling",
+    counting: Annotated[
+        str, typer.Option("--counting", help="timeloop, or drains to count reads of leaving outputs.")
+    ] = "timeloop",
+    bypass: Annotated[bool, typer.Option("--bypass", help="Let tensors skip middle levels.")] = False,
+    budget: Annotated[
+        str | None, typer.Option("--budget", help="Wall time for all GEMMs, e.g. 2s [until proved].")
+    ] = None,
+    phase: Annotated[str | None, typer.Option("--phase", help="Phase of a model [all it has].")] = None,
+    batch: o.Batch = 1,
+    prompt: o.Prompt = None,
+    block: Annotated[bool, typer.Option("--block", help="One block only: no embedding, no head, no repeats.")] = False,
+    cache: Annotated[bool, typer.Option("--cache/--no-cache", help="Keep and reuse decisions.")] = True,
+    set_: o.Set = None,
+    format_: o.Format = "table",
+    out: o.OutFile = None,
+    force: o.Force = False,
+) -> None:
+    """Map a workload onto the memories of a machine: loops, tiles, traffic, energy, proof of optimality."""
+    form = o.check_format(o.format_of(format_, out), ("table", "json"))
+    from hwsim.mapping.gemms import merge
+    from hwsim.mapping.plan import map_workload
+    from hwsim.units import parse
+
+    budget_s = None if budget is None else parse(budget, "time", where="--budget")
+    device = _device(hw, set_)
+    works = merge(_graphs(workload, phase, batch, prompt, block))
+    document = map_workload(
+        works,
+        device,
+        objective=objective,
+        mapper=mapper,
+        counting=counting,
+        bypass=bypass,
+        budget_s=budget_s,
+        use_cache=cache,
+    )
+    document = {"schema": document.pop("schema"), "workload": workload, **document}
+    o.emit(render(document, form), out, force)
+
+
+def _device(hw: str, changes: list[str] | None) -> Any:
+    from hwsim.schema.loader import load_hardware
+
+    device = load_hardware(hw).platform.device
+    if changes:
+        from hwsim.api import vary
+
+        device = vary(device, o.parse_set(changes))
+    return device
+
+
+def _graphs(workload: str, phase: str | None, batch: int, prompt: int | None, block: bool) -> list[Any]:
+    """Operator graphs by phase name; decode is one step after the prompt."""
+    from hwsim.frontends.raw import is_raw, raw_graph
+
+    if is_raw(workload):
+        return [raw_graph(workload)]
+    from hwsim.errors import unknown_name
+    from hwsim.frontends.catalog import load_model
+
+    model = load_model(workload)
+    if phase is not None and phase not in model.phases:
+        raise unknown_name("phase", phase, model.phases, where="--phase")
+    tokens = 512 if prompt is None else prompt
+    graphs = []
+    for name in model.phases if phase is None else (phase,):
+        sizes = (1, tokens) if name == "decode" else (tokens, 0)
+        graphs.append(model.graph(name, batch, *sizes))
+    return [_one_block(graph) for graph in graphs] if block else graphs
+
+
+def _one_block(graph: Any) -> Any:
+    from dataclasses import replace
+
+    kept = tuple(replace(op, repeat=1) for op in graph.operators if op.segment not in ("embed", "head"))
+    return replace(graph, operators=kept)
+
+
+def render(document: dict[str, Any], form: str) -> str:
+    """A mapping document as text of one format."""
+    if form == "json":
+        return o.to_json(document)
+    from hwsim.report.mapping import mapping_table
+
+    return mapping_table(document)

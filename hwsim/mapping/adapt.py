@@ -1,0 +1,110 @@
+"""From a device of the catalog to the machine that tiling mappers see (words, clock cycles, pJ).
+
+Assumptions: words of 16 bits unless told otherwise; a memory with equal read and write rates has one port for both;
+a memory of scope ``unit`` has one instance a core; a core with many multipliers feeds them from operand latches that
+hold one word of each tensor and cost nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+from hwsim.errors import InputError, unknown_name
+from hwsim.ir.platform import Device, Memory
+from hwsim.mapping.machine import Level, Machine
+
+# Words a cycle that one multiplier can ask of its nearest level: reads of A, B, Z, an update of Z, three fills.
+MOST_WORDS_PER_MAC: Final = 7.0
+PJ_PER_J: Final = 1e12
+FLOP_PER_MAC: Final = 2
+COUNTINGS: Final = ("timeloop", "drains")
+
+
+def machine_of(
+    device: Device, *, dtype: str = "bf16", word_bits: float = 16.0, counting: str = "timeloop", bypass: bool = False
+) -> Machine:
+    """The tiling machine of a device.
+
+    Parameters
+    ----------
+    dtype: whose peak says how many multipliers work a cycle; the device's first tensor dtype where it has none.
+    word_bits: bits of one element.
+    counting: ``timeloop`` (an output tile leaves a level for free) or ``drains`` (that read counts).
+    bypass: let every tensor skip every level but the nearest and the last.
+
+    Raises
+    ------
+    InputError: the device gives no clock, or fewer than two memories. UnknownNameError: no such counting.
+    """
+    if counting not in COUNTINGS:
+        raise unknown_name("counting", counting, COUNTINGS, where="--counting")
+    clock = float(device.clock_hz)
+    if clock <= 0:
+        raise InputError("a tiling needs the clock of the device", where=device.name, fix="give cores.clock")
+    if len(device.memories) < 2:
+        fix = "list an on-chip memory under memories, nearest first"
+        raise InputError(f"{device.name} has one memory: nothing to tile for", where=device.name, fix=fix)
+    if not all(isinstance(m.size_bytes, int | float) for m in device.memories):
+        raise InputError("a tiling maps one machine, not a grid of them", where=device.name)
+    peak, energy = _compute(device, dtype)
+    units = int(device.units)
+    per_unit = max(int(peak / (FLOP_PER_MAC * clock * units) * (1 + 1e-9)), 1)
+    levels = _levels(device, clock, word_bits, per_unit, bypass)
+    return Machine(
+        device.name, levels, energy * FLOP_PER_MAC * PJ_PER_J, clock, word_bits, drain_reads=counting == "drains"
+    )
+
+
+def _compute(device: Device, dtype: str) -> tuple[float, float]:
+    """Peak in FLOP/s and J a FLOP of the matrix engines."""
+    usable = [c for c in device.compute if c.unit == "tensor"] or list(device.compute)
+    unit = next((c for c in usable if c.dtype == dtype), usable[0])
+    return float(unit.peak_flop_per_s), float(unit.energy_j_per_flop)
+
+
+def _levels(device: Device, clock: float, word_bits: float, per_unit: int, bypass: bool) -> tuple[Level, ...]:
+    """Levels near to far; the fan-out over the cores hangs under the first memory that they share."""
+    units = int(device.units)
+    scopes = [m.scope for m in device.memories]
+    inside = sum(1 for s in scopes if s == "unit")
+    levels = [
+        _level(m, clock, word_bits, last=i == len(scopes) - 1, skip=bypass and i > 0)
+        for i, m in enumerate(device.memories)
+    ]
+    if per_unit > 1 or inside == 0:
+        fan = per_unit if inside else per_unit * units
+        levels.insert(0, Level("latch", 3, 0.0, 0.0, fanout=fan))
+        inside += 1 if inside else 0
+    elif levels[0].read_words_per_cycle >= MOST_WORDS_PER_MAC:
+        levels[0] = _with(levels[0], read_words_per_cycle=math.inf, write_words_per_cycle=math.inf)
+    if inside:
+        levels[inside - 1] = _with(levels[inside - 1], fanout=units)
+    return tuple(levels)
+
+
+def _level(memory: Memory, clock: float, word_bits: float, *, last: bool, skip: bool) -> Level:
+    word = word_bits / 8
+    read, write = (float(r) / clock / word for r in (memory.read_bytes_per_s, memory.write_bytes_per_s))
+    energy = float(memory.energy_j_per_byte) * word * PJ_PER_J
+    return Level(
+        memory.name,
+        math.inf if last else float(memory.size_bytes) // word,
+        _tidy(energy),
+        _tidy(energy),
+        read_words_per_cycle=_tidy(read),
+        write_words_per_cycle=_tidy(write),
+        shared_port=read == write,
+        bypass="ABZ" if skip and not last else "",
+    )
+
+
+def _with(level: Level, **changes: float) -> Level:
+    from dataclasses import replace
+
+    return replace(level, **changes)  # type: ignore[arg-type]
+
+
+def _tidy(value: float) -> float:
+    """The value without the last digits that unit conversion leaves behind."""
+    return float(f"{value:.12g}")
