@@ -1,6 +1,6 @@
 """24 results (8 models x 3 devices, bare roofline) that may change only for a stated reason.
 
-Regenerate with ``HWSIM_REGEN="why" python -m pytest tests/engine/test_golden.py``; the reason is stored beside the values.
+Regenerate with ``HWSIM_REGEN="why" python -m pytest tests/engine/test_golden.py``; the reason stays beside the values.
 The laws that would catch a wrong golden value stand in test_estimate.py.
 """
 
