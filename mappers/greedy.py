@@ -10,8 +10,18 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 
-from hwsim.errors import InfeasibleError
-from hwsim.mapping import Decision, Gemm, Machine, Tiling, claim, count, divisors, goal_of, violations
+from hwsim.mapping import (
+    Decision,
+    Gemm,
+    InfeasibleError,
+    Machine,
+    Tiling,
+    claim,
+    count,
+    divisors,
+    goal_of,
+    violations,
+)
 
 ORDERS = ("NKM", "MKN", "MNK")  # outermost to innermost: M, N or K innermost
 
