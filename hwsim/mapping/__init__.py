@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 from typing import Any, Final
 
+from hwsim.errors import InfeasibleError
+
 _HOME: Final = {
     "Counts": "problem",
     "Decision": "protocol",
@@ -32,7 +34,7 @@ _HOME: Final = {
     "violations": "legality",
     "works_of": "gemms",
 }
-__all__ = sorted(_HOME)  # noqa: PLE0605
+__all__ = sorted((*_HOME, InfeasibleError.__name__))  # noqa: PLE0605
 
 
 def __getattr__(name: str) -> Any:
