@@ -57,7 +57,8 @@ def costed(machine: Machine, gemm: Gemm, objective: str, decision: Decision) -> 
     old = decision.report
     if not math.isnan(old.objective) and abs(old.objective - value) > 1e-9 * abs(value):
         raise CheckFailedError("the mapper's objective is not that of its mapping", seen=f"{old.objective} and {value}")
-    bound = floor_of(machine, gemm, objective) if math.isnan(old.bound) else old.bound
+    floor = floor_of(machine, gemm, objective)
+    bound = floor if math.isnan(old.bound) else max(old.bound, floor)
     if bound > value * (1 + 1e-9):
         raise CheckFailedError("the mapper's bound lies above its own objective", seen=f"{bound} and {value}")
     gap = (value - bound) / abs(value) if value else 0.0
