@@ -9,7 +9,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hwsim import units
+import numpy as np
+
+from hwsim import content, units
 from hwsim.cost.peaks import native_16bit
 from hwsim.engine.document import document
 from hwsim.engine.estimate import Estimate, estimate
@@ -180,6 +182,14 @@ def _scenario(
     given.setdefault("weights", native_16bit(platform.device))
     if given.get("engine", "analytic") not in ENGINES:
         raise unknown_name("engine", str(given["engine"]), ENGINES)
+    if given.get("mapper", "roofline") != "roofline":
+        content.resolve(str(given["mapper"]), "mapper")
+        raise InputError(
+            "evaluate prices operators without a tiling of their own (mapper roofline)",
+            where="--mapper",
+            seen=str(given["mapper"]),
+            fix="`hwsim map WORKLOAD --hw NAME --mapper ...` shows what other mappers find",
+        )
     length = prompt if prompt is not None else model.model.fixed_tokens or 512
     return Scenario(batch=batch, prompt_tokens=length, output_tokens=output, **given)
 
@@ -235,6 +245,7 @@ def _vary_one(device: Device, path: str, value: Num | str) -> Device:
         raise unknown_name(f"field of {section}", field, _FIELDS[section], where=path)
     attribute, dimension = _FIELDS[section][field]
     number = units.parse(value, dimension, where=path) if isinstance(value, str) else value
+    _check_range(path, number, may_be_zero=section in ("power", "overheads") or field in ("latency", "energy"))
     if section in ("power", "overheads"):
         return device.with_(**{section: replace(getattr(device, section), **{attribute: number})})
     entries: Sequence[Any] = getattr(device, section)
@@ -243,6 +254,20 @@ def _vary_one(device: Device, path: str, value: Num | str) -> Device:
         raise unknown_name(f"entry of {section} of {device.name}", item, names, where=path)
     changed = tuple(replace(e, **{attribute: number}) if n == item else e for e, n in zip(entries, names, strict=True))
     return device.with_(**{section: changed})
+
+
+# Smallest rate, size or peak that a what-if may set: below it times overflow and mean nothing.
+_LEAST = 1e-3
+
+
+def _check_range(path: str, number: Num, *, may_be_zero: bool) -> None:
+    values = np.asarray(number, dtype=float)
+    least = 0.0 if may_be_zero else _LEAST
+    if values.size == 0 or not bool(np.all(np.isfinite(values)) and np.all(values >= least)):
+        bound = ">= 0" if may_be_zero else "> 0"
+        raise InputError(
+            f"{path} must be a finite number {bound}", where=path, seen=str(number)[:60], fix="check the value"
+        )
 
 
 def compare(workload: str, hardware: Sequence[str], **scenario: Any) -> dict[str, Any]:

@@ -133,9 +133,13 @@ def resolve(name: str, *kinds: str) -> Entry:
     """
     if not name or "\0" in name or len(name) > 1000:
         raise InputError(
-            f"not a usable name for a {kinds[0]}", seen=repr(name[:60]), fix="`hwsim list` shows the catalog"
+            f"not a usable name of {_label(kinds)}", seen=repr(name[:60]), fix="`hwsim list` shows the catalog"
         )
     path = Path(name)
+    if path.is_dir() and (os.sep in name or path.suffix in _SUFFIXES):
+        raise InputError(
+            f"{name} is a folder, not a file", where=name, fix="name a file in it, or set HWSIM_PATH to it"
+        )
     if path.suffix in _SUFFIXES and _is_file(path):
         return Entry(kinds[0], path.stem, path)
     if os.sep in name and _is_file(path):
@@ -155,6 +159,8 @@ def resolve(name: str, *kinds: str) -> Entry:
 
 
 def _label(kinds: tuple[str, ...]) -> str:
+    if len(kinds) > len(HARDWARE_KINDS):
+        return "catalog entry"
     return "hardware" if set(kinds) <= set(HARDWARE_KINDS) else kinds[0]
 
 

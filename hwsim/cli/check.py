@@ -29,7 +29,12 @@ def command(
 
 def _expand(path: Path) -> list[Path]:
     if path.is_dir():
-        return sorted(p for p in path.rglob("*") if p.suffix in (".yaml", ".yml"))
+        found = sorted(p for p in path.rglob("*") if p.suffix in (".yaml", ".yml"))
+        if not found:
+            raise InputError(
+                "no YAML files in the folder", where=str(path), fix="give a YAML file, or a folder that holds some"
+            )
+        return found
     if not path.exists():
         raise InputError("no such file", where=str(path), fix="give a path to a YAML file or a folder")
     return [path]
@@ -41,6 +46,15 @@ def check(path: Path) -> str:
 
     document = read(path)
     schema = document.data.get("schema") if isinstance(document.data, dict) else None
+    if schema is None and isinstance(document.data, dict) and "extends" in document.data:
+        schema = "hwsim/accelerator@1"  # inherited, as the rest of the file
+    if schema is None:
+        raise InputError(
+            "missing key 'schema'",
+            where=document.where(()),
+            seen="(absent)",
+            fix="start with e.g. schema: hwsim/accelerator@1",
+        )
     kind = str(schema).removeprefix("hwsim/").partition("@")[0]
     checkers = {"accelerator": _accelerator, "model": _model, **_simple()}
     if kind not in checkers:

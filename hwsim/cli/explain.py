@@ -27,6 +27,7 @@ def command(
     kv_cache: o.KvCache = None,
     tp: o.Tp = 1,
     pp: o.Pp = 1,
+    ep: o.Ep = 1,
     efficiency: o.Efficiency = "calibrated",
     set_: o.Set = None,
 ) -> None:
@@ -51,6 +52,7 @@ def command(
             kv_cache=kv_cache,
             tp=tp,
             pp=pp,
+            ep=ep,
             efficiency=efficiency,
             check_fit=False,
         ).document

@@ -22,6 +22,9 @@ def command(
         str, typer.Option("--counting", help="timeloop, or drains to count reads of leaving outputs.")
     ] = "timeloop",
     bypass: Annotated[bool, typer.Option("--bypass", help="Let tensors skip middle levels.")] = False,
+    uneven: Annotated[
+        str | None, typer.Option("--uneven", metavar="LEVEL", help="Tile tensors at different depths in this memory.")
+    ] = None,
     budget: Annotated[
         str | None, typer.Option("--budget", help="Wall time for all GEMMs, e.g. 2s [until proved].")
     ] = None,
@@ -51,6 +54,7 @@ def command(
         mapper=mapper,
         counting=counting,
         bypass=bypass,
+        uneven=uneven,
         budget_s=budget_s,
         use_cache=cache,
     )

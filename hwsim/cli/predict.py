@@ -30,6 +30,8 @@ def command(
         from hwsim.validation.interpolate import corrected
 
         predictions = corrected(predictions, runs, hw=hw)
+    if not len(predictions.table):
+        o.note(f"{file}: no rows to predict")
     if predictions.table.header and len(predictions.table):
         o.emit(to_csv(predictions), out, force)
     raise typer.Exit(report_problems(predictions.table.problems, str(file)))

@@ -92,7 +92,12 @@ def estimate(model: Model, platform: Platform, scenario: Scenario, formats: Any,
 def _check_scenario(scenario: Scenario) -> None:
     for name in ("batch", "prompt_tokens", "output_tokens", "tp", "pp", "ep"):
         value = np.asarray(getattr(scenario, name))
-        if value.dtype.kind not in "iuf" or not np.all(np.isfinite(value)) or not np.all((value >= 1) & (value <= 1e9)):
+        if (
+            value.size == 0
+            or value.dtype.kind not in "iuf"
+            or not np.all(np.isfinite(value))
+            or not np.all((value >= 1) & (value <= 1e9))
+        ):
             option = name.removesuffix("_tokens")
             raise InputError(
                 f"--{option} must be a whole number from 1 to 1e9", where=name, seen=str(getattr(scenario, name))[:80]

@@ -106,6 +106,8 @@ def require_fit(workload: str, platform: Platform, scenario: Scenario, memory: M
     devices = scenario.tp * scenario.pp
     if np.ndim(memory.max_batch) == 0 and memory.max_batch >= 1:
         fix = f"use --batch {int(memory.max_batch)} or less, a shorter context, a smaller --kv-cache or more devices"
+    elif worst["weights_bytes"] < worst["usable_bytes"]:
+        fix = "the KV cache of one sequence is too large: a shorter --prompt, --kv-cache fp8, or more devices (--tp)"
     else:
         fix = (
             f"use more than {devices} device(s) (--tp, --pp), a smaller --weights format, or a device with more memory"

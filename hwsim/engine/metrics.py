@@ -75,15 +75,15 @@ def _generation(phases: tuple[Phase, ...], scenario: Scenario) -> tuple[dict[str
 
 
 def _flop_utilization(phase: Phase, platform: Platform, scenario: Scenario) -> Bracket:
-    """Matrix and vector operations of the model per second over the peak of the dtype of its matrix work."""
-    timeline = phase.timeline
-    tasks = [i.task for i in timeline.intervals]
-    dtype = next((d for t in tasks if t.operator.unit == "tensor" for d in t.flop if "/" not in d), "fp32")
-    flop: Num = 0.0
-    for task in tasks:
-        flop = flop + task.count * sum((f for d, f in task.flop.items() if "/" not in d), 0.0)
-    peak = compute_path(platform.device, dtype).peak_flop_per_s
-    return rate(flop * phase.passes / (peak * scenario.pp), phase.span)
+    """Share of the time that the matrix work would take at the peak of each operator's own dtype (at most 1)."""
+    at_peak_s: Num = 0.0
+    for interval in phase.timeline.intervals:
+        task = interval.task
+        if task.operator.unit == "tensor":
+            for dtype, flop in task.flop.items():
+                if "/" not in dtype:
+                    at_peak_s = at_peak_s + task.count * flop / compute_path(platform.device, dtype).peak_flop_per_s
+    return rate(at_peak_s * phase.passes / scenario.pp, phase.span)
 
 
 def _bandwidth_utilization(phase: Phase, platform: Platform, scenario: Scenario) -> Bracket:

@@ -39,6 +39,11 @@ def import_config(path: Path, name: str | None = None) -> ModelSpec:
     if title == "imported":
         fields["title"] = f"Imported {data['model_type']} model"
     fields["source"] = f"HF config.json (model_type {data['model_type']})"
+    quantized = data.get("quantization_config")
+    if isinstance(quantized, dict):
+        method = str(quantized.get("quant_method", "some format"))[:20]
+        note = f"The checkpoint is quantized ({method}); number formats are chosen by --weights, not read from it."
+        fields["notes"] = f"{fields.get('notes', '')} {note}".strip()
     fields["imported_sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
     return validate(ModelSpec, Document(fields, path), fields)
 

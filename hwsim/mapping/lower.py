@@ -51,6 +51,13 @@ def lower(graph: WorkloadGraph, platform: Platform, mapping: Mapping) -> MappedG
     InfeasibleError: a degree that does not divide what it splits, or more devices than the platform has.
     """
     _check_degrees(mapping, platform)
+    layers = sum({o.segment: o.repeat for o in graph.operators if o.segment not in ("embed", "head")}.values())
+    if mapping.pipeline_parallel > max(layers, 1):
+        raise InfeasibleError(
+            f"{mapping.pipeline_parallel} pipeline stages for {layers} layers leave some without any",
+            where=graph.name,
+            fix=f"use --pp {max(layers, 1)} or less",
+        )
     tasks: list[Task] = []
     final: dict[str, str] = {}  # operator -> task whose end makes its output complete
     feeds: dict[str, list[str]] = {}
@@ -67,7 +74,6 @@ def lower(graph: WorkloadGraph, platform: Platform, mapping: Mapping) -> MappedG
             final[operator.name] = collective.name
     if mapping.pipeline_parallel > 1:
         tasks.append(_pipeline_send(graph, platform, mapping.pipeline_parallel, tasks[-1].name))
-    layers = sum({o.segment: o.repeat for o in graph.operators if o.segment not in ("embed", "head")}.values())
     mapped = MappedGraph(
         graph.name, graph.phase, platform, mapping, tuple(tasks), graph.tokens, graph.batch, layers, graph.notes
     )

@@ -35,6 +35,7 @@ def map_workload(
     mapper: str = "tiling",
     counting: str = "timeloop",
     bypass: bool = False,
+    uneven: str | None = None,
     budget_s: float | None = None,
     use_cache: bool = True,
 ) -> dict[str, Any]:
@@ -44,6 +45,7 @@ def map_workload(
     ----------
     works: distinct GEMMs with their executions (`hwsim.mapping.works_of`).
     objective: ``energy``, ``latency``, ``edp``; None: edp where the device gives energies, else latency.
+    uneven: a memory in which tensors may be tiled at different depths of the loop nest (shown as two halves).
     budget_s: wall seconds for all of them together; None: until proved.
 
     Raises
@@ -54,6 +56,7 @@ def map_workload(
     begun = time.perf_counter()
     loaded = load_mapper(mapper)
     machine = machine_of(device, counting=counting, bypass=bypass)
+    machine = machine if uneven is None else machine.split_level(uneven)
     known = machine.mac_energy > 0 or any(level.read_energy > 0 for level in machine.levels)
     objective = objective or ("edp" if known else "latency")
     goal_of(objective)
@@ -70,6 +73,8 @@ def map_workload(
         "objective": objective,
         "mapper": loaded.mapper.name,
         "counting": counting,
+        "bypass": bypass,
+        "uneven": uneven,
         "machine": _describe(machine, known),
         "operators": rows,
         "total": _total(rows),

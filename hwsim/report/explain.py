@@ -114,7 +114,7 @@ def _cost(document: Document) -> list[str]:
     devices, latency = document["hardware"]["devices"], document["metrics"]["latency_s"]["value"]
     return [
         "cost/Mtoken = devices x rate x latency / tokens x 1e6 (+ electricity where the device is bought)",
-        f"          = {devices} x {price['usd_per_hour']:.4g} USD/h x {si(latency, 's')} / {_tokens(document):g} * 1e6",
+        f"  = {devices} x {price['usd_per_hour']:.4g} USD/h / 3600 x {si(latency, 's')} / {_tokens(document):g} x 1e6",
         f"price: {price['term']}, {price['date']}, {price['source']}",
     ]
 
@@ -122,7 +122,7 @@ def _cost(document: Document) -> list[str]:
 def _mfu(document: Document) -> list[str]:
     flop = sum(t["flop"] for t in document["phases"][0]["tasks"])
     return [
-        "compute utilization = operations / (peak x time) of the first phase",
+        "compute utilization = sum of matrix operations / peak of their dtype, over the time of the first phase",
         f"operations on one device {si(flop, 'FLOP')}, time {si(document['phases'][0]['time_s'], 's')}",
         *_sources(document, "compute"),
     ]

@@ -18,9 +18,9 @@ METRICS: Final[dict[str, tuple[str, str, str]]] = {
     "decode_throughput_tokens_per_s": ("decode throughput", "token/s", "batch / time per output token"),
     "throughput_tokens_per_s": ("throughput", "token/s", "output tokens / latency"),
     "energy_j_per_token": ("energy", "J/token", "static and dynamic, all devices"),
-    "average_power_w": ("average power", "W", "energy / latency"),
+    "average_power_w": ("average power", "W", "devices and their share of the host: energy / latency"),
     "cost_usd_per_mtok": ("cost", "USD/Mtoken", "device-hours over output tokens"),
-    "mfu": ("compute utilization", "%", "operations / peak, first phase"),
+    "mfu": ("compute utilization", "%", "matrix operations at peak / time, first phase"),
     "mbu": ("bandwidth utilization", "%", "main memory bytes / bandwidth, last phase"),
 }
 
@@ -134,7 +134,8 @@ def headline(document: Document) -> str:
     generative = "tpot_s" in document["metrics"]
     metric = document["metrics"]["tpot_s" if generative else "latency_s"]
     devices = document["hardware"]["devices"]
-    where = f"{devices} x {document['hardware']['name']}" if devices > 1 else document["hardware"]["name"]
+    hardware = document["hardware"]
+    where = f"{devices} devices of {hardware['name']}" if devices > 1 else hardware["name"]
     band = f" [{si(metric['low'], 's')}, {si(metric['high'], 's')}]" if metric["low"] != metric["high"] else ""
     unit = "per token" if generative else "per batch"
     return f"{document['workload']['name']} on {where}: {si(metric['value'], 's')} {unit}{band}, {phase['bound']}-bound"

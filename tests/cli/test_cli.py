@@ -191,3 +191,33 @@ def test_a_closed_pipe_is_no_failure() -> None:
     command = f"{sys.executable} -m hwsim list hw | head -1; exit ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
     assert done.returncode == 0 and done.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["evaluate", "llama7b", "--hw", "a100", "--mapper", "zorp"], 2, "no mapper named"),
+        (["evaluate", "llama7b", "--hw", "a100", "--mapper", "greedy"], 2, "hwsim map"),
+        (["evaluate", "llama7b", "--hw", "a100", "--pp", "1000"], 3, "--pp 32 or less"),
+        (["evaluate", "llama7b", "--hw", "a100", "--set", "memories.hbm.read=0 TB/s"], 2, "> 0"),
+        (["evaluate", "llama7b", "--hw", "a100", "--set", "memories.hbm.read=1e-300 TB/s"], 2, "> 0"),
+        (["evaluate", "llama7b", "--hw", "a100", "--prompt", "10000000"], 3, "KV cache of one sequence"),
+        (["show", "nope-at-all"], 2, "catalog entry"),
+    ],
+)
+def test_absurd_options(arguments: list[str], code: int, words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    found, out, err = call(capsys, *arguments)
+    assert found == code and out == "" and words in err and len(err.strip().splitlines()) <= 4
+
+
+def test_check_names_what_is_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "empty.yaml").write_text("")
+    (tmp_path / "ext.yaml").write_text("extends: h100-sxm\nname: mine\n")
+    (tmp_path / "none").mkdir()
+    assert call(capsys, "check", str(tmp_path / "ext.yaml"))[0] == 0
+    code, _, err = call(capsys, "check", str(tmp_path / "empty.yaml"))
+    assert code == 2 and "missing key 'schema'" in err
+    code, _, err = call(capsys, "check", str(tmp_path / "none"))
+    assert code == 2 and "no YAML files" in err
+    code, _, err = call(capsys, "evaluate", "llama7b", "--hw", str(tmp_path / "none"))
+    assert code == 2 and "is a folder" in err
