@@ -46,6 +46,17 @@ def test_bypass_never_costs_more() -> None:
     assert better.energy_pj == pytest.approx(float(exact.energy), rel=1e-9)
 
 
+@pytest.mark.parametrize(("extents", "glb"), [((3, 8, 8), 40), ((2, 4, 6), 20)])
+def test_uneven_tiling_equals_enumeration(extents: tuple[int, int, int], glb: int) -> None:
+    even, gemm = small(6, glb), Gemm(*extents)
+    split = even.split_level("glb")
+    found = best_tiling(split, gemm, "energy", options=EVEN_ONLY)
+    _, exact, _ = enumerate_best(split, gemm, "energy")
+    assert found.energy_pj == pytest.approx(float(exact.energy), rel=1e-9)
+    assert found.energy_pj <= best_tiling(even, gemm, "energy", options=EVEN_ONLY).energy_pj * (1 + 1e-12)
+    assert violations(split, gemm, found.tiling) == []
+
+
 def test_partial_tiles_help_odd_sizes() -> None:
     gemm = Gemm(13, 17, 7)
     even = best_tiling(small(), gemm, "latency", options=EVEN_ONLY)
