@@ -227,9 +227,8 @@ def changed(section: str, data: dict[str, Any], field: str, value: object) -> di
     if field not in model.model_fields:
         raise unknown_name(f"field of {section}", field, model.model_fields, where=f"{section}.{field}")
     info = model.model_fields[field]
-    adapter: TypeAdapter[Any] = TypeAdapter(
-        Annotated[info.annotation, *info.metadata] if info.metadata else info.annotation
-    )
+    kind: Any = Annotated[info.annotation, *info.metadata] if info.metadata else info.annotation
+    adapter: TypeAdapter[Any] = TypeAdapter(kind)
     for candidate in _readings(value):
         try:
             return {**data, field: adapter.validate_python(candidate)}
