@@ -1,4 +1,4 @@
-"""A workload of one matrix multiply: ``gemm:64x2048x8192`` (m x k x n) or ``gemv:16384x16384`` (k x n).
+"""A workload of one matrix multiply: ``gemm:64x8192x2048`` (m x n x k) or ``gemv:16384x16384`` (n x k).
 
 For kernel-level questions: the cost models see the same operator as inside a model.
 """
@@ -34,7 +34,7 @@ class SingleGemm:
 
     @property
     def name(self) -> str:
-        return f"gemm:{self.m}x{self.k}x{self.n}"
+        return f"gemm:{self.m}x{self.n}x{self.k}"
 
     @property
     def parameters(self) -> int:
@@ -69,7 +69,7 @@ def parse(name: str) -> SingleGemm | None:
     match = _NAME.match(name)
     if match is None or not all(int(g or 1) for g in match.groups()):
         return None
-    return SingleGemm(int(match[1] or 1), int(match[2]), int(match[3]))
+    return SingleGemm(m=int(match[1] or 1), n=int(match[2]), k=int(match[3]))
 
 
 NO_FILE: Final = Path("(given by name)")

@@ -136,7 +136,7 @@ def _filled(workload: str, sizes: Mapping[str, Any]) -> str:
     if workload == "gemv":
         return f"gemv:{sizes.get('m', sizes.get('n'))}x{sizes.get('n', sizes.get('m'))}"
     if workload in ("gemm", "matmul"):
-        return f"gemm:{sizes['m']}x{sizes.get('k', sizes['m'])}x{sizes.get('n', sizes['m'])}"
+        return f"gemm:{sizes['m']}x{sizes.get('n', sizes['m'])}x{sizes.get('k', sizes['m'])}"
     return workload
 
 
