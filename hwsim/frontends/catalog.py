@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hwsim import content
+from hwsim.errors import InputError
 from hwsim.frontends import single
+from hwsim.frontends.raw import is_raw, raw_graph
 from hwsim.frontends.transformer import Model
 from hwsim.schema.base import validate
 from hwsim.schema.model import ModelSpec
@@ -38,6 +40,11 @@ def resolve_model(name: str) -> LoadedModel:
     operator = single.parse(name)
     if operator is not None:
         return LoadedModel(operator, content.Entry("model", operator.name, single.NO_FILE))  # type: ignore[arg-type]
+    if is_raw(name):
+        raw_graph(name)  # says what is malformed
+        raise InputError(
+            "evaluate takes one matrix multiply, not a batch", where="WORKLOAD", seen=name, fix="write gemm:MxNxK"
+        )
     entry = content.resolve(name, "model")
     return LoadedModel(_load(entry.path), entry)
 
