@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+from collections.abc import Sequence
 from typing import Any, Final
 
 import typer
@@ -59,15 +60,19 @@ class LazyGroup(TyperGroup):
                 "command", args[0], self.list_commands(ctx), where="hwsim COMMAND", fix="see hwsim --help"
             )
         name, _, rest = super().resolve_command(ctx, args)
-        return name, _load(args[0]), rest
+        return name, _load(args[0], rest), rest
 
 
 def _exists(module: str) -> bool:
     return os.path.exists(os.path.join(os.path.dirname(__file__), f"{module}.py"))
 
 
-def _load(verb: str) -> Any:
+def _load(verb: str, arguments: Sequence[str] = ()) -> Any:
+    """The command of a verb; a verb whose module has `mode_of` may hand its arguments to another module."""
     module = importlib.import_module(f"hwsim.cli.{VERBS[verb][0]}")
+    mode = module.mode_of(arguments) if hasattr(module, "mode_of") else None
+    if mode is not None and _exists(mode):
+        module = importlib.import_module(f"hwsim.cli.{mode}")
     if hasattr(module, "app"):
         return typer.main.get_command(module.app)
     single = typer.Typer(

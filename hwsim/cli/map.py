@@ -2,11 +2,38 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Final
 
 import typer
 
 from hwsim.cli import options as o
+
+# Mappers that decide something else than loops -> module of hwsim.cli with a `command` of its own, options included
+# (one of them is `--mapper`). `hwsim map WORKLOAD --mapper placement ...` is parsed by that module.
+MODES: Final[dict[str, str]] = {"placement": "map_placement", "parallelism": "map_parallelism"}
+
+
+def mode_of(arguments: Sequence[str]) -> str | None:
+    """The module that the arguments' `--mapper` asks for, or None: this one."""
+    name = ""
+    for index, text in enumerate(arguments):
+        if text == "--mapper":
+            name = arguments[index + 1] if index + 1 < len(arguments) else ""
+        elif text.startswith("--mapper="):
+            name = text.partition("=")[2]
+    return MODES.get(name)
+
+
+def _known_mapper(name: str) -> None:
+    """Refuse a misspelt mapper here, where the names of all kinds are known. Paths are left to the loader."""
+    from hwsim.content import aliases, catalog, normalize
+    from hwsim.errors import unknown_name
+
+    if normalize(name) not in aliases("mapper") and not Path(name).suffix:
+        modes = [mode for mode, module in MODES.items() if Path(__file__).with_name(f"{module}.py").exists()]
+        raise unknown_name("mapper", name, sorted({*catalog("mapper"), *modes}), where="--mapper")
 
 
 def command(
@@ -40,6 +67,7 @@ def command(
 ) -> None:
     """Map a workload onto the memories of a machine: loops, tiles, traffic, energy, proof of optimality."""
     form = o.check_format(o.format_of(format_, out), ("table", "json"))
+    _known_mapper(mapper)
     from hwsim.mapping.gemms import merge
     from hwsim.mapping.plan import map_workload
     from hwsim.units import parse
