@@ -97,7 +97,7 @@ def evaluate(
         tokens a sequence; scalars, or arrays that broadcast together for a grid.
     what_if: device fields to replace, by dotted path, e.g. ``{"memories.hbm.read": "3 TB/s"}`` or SI numbers or arrays.
     check_fit: refuse a scenario that does not fit in memory.
-    options: weights, activations, kv_cache (format names), tp, pp, ep, efficiency, engine, mapper, price,
+    options: weights, activations, kv_cache (format names), tp, pp, ep, dp, sp, efficiency, engine, mapper, price,
         memory_fraction.
 
     Raises
@@ -133,7 +133,7 @@ def prepare(
         platform = platform.with_(device=device, scale_up=joined or platform.scale_up)
     scenario = _scenario(model, platform, batch, prompt, output, options)
     if not isinstance(hardware, Platform):
-        devices = scenario.tp * scenario.pp
+        devices = scenario.devices
         bare = platform.count == 1 and platform.scale_out is None
         platform = platform.with_(count=max(platform.count, devices)) if bare else platform
     if scenario.price:
@@ -167,6 +167,8 @@ def _scenario(
         "tp",
         "pp",
         "ep",
+        "dp",
+        "sp",
         "efficiency",
         "engine",
         "mapper",

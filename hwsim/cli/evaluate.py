@@ -21,6 +21,8 @@ def command(
     tp: o.Tp = 1,
     pp: o.Pp = 1,
     ep: o.Ep = 1,
+    dp: o.Dp = 1,
+    sp: o.Sp = False,
     mapper: Annotated[
         str, typer.Option("--mapper", help="How operators are mapped; roofline is ideal and instant.")
     ] = "roofline",
@@ -54,6 +56,8 @@ def command(
         tp=tp,
         pp=pp,
         ep=ep,
+        dp=dp,
+        sp=sp,
         mapper=mapper,
         engine=engine,
         efficiency=efficiency,

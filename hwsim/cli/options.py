@@ -30,7 +30,9 @@ Activations = Annotated[str | None, typer.Option("--activations", help="Activati
 KvCache = Annotated[str | None, typer.Option("--kv-cache", help="KV cache format.")]
 Tp = Annotated[int, typer.Option("--tp", help="Tensor parallel degree.")]
 Pp = Annotated[int, typer.Option("--pp", help="Pipeline stages.")]
-Ep = Annotated[int, typer.Option("--ep", help="Expert parallel degree inside the tensor group.")]
+Ep = Annotated[int, typer.Option("--ep", help="Expert parallel degree: divides tp, or tp x a divisor of dp.")]
+Dp = Annotated[int, typer.Option("--dp", help="Data-parallel replicas that share the batch.")]
+Sp = Annotated[bool, typer.Option("--sp", help="Sequence parallelism: norms on rows, over the tensor group.")]
 Efficiency = Annotated[str, typer.Option("--efficiency", help="calibrated, or datasheet for the bare roofline.")]
 Price = Annotated[str | None, typer.Option("--price", help="Price file [newest that lists the device].")]
 Set = Annotated[

@@ -42,6 +42,8 @@ def document(estimate: Estimate, workload: Mapping[str, Any], inputs: Mapping[st
             "tp": scenario.tp,
             "pp": scenario.pp,
             "ep": scenario.ep,
+            "dp": scenario.dp,
+            "sp": scenario.sp,
             "efficiency": scenario.efficiency,
             "engine": scenario.engine,
             "mapper": scenario.mapper,
@@ -76,7 +78,7 @@ def _hardware(estimate: Estimate) -> dict[str, Any]:
         "device": device.name,
         "title": device.title,
         "kind": device.kind,
-        "devices": scenario.tp * scenario.pp,
+        "devices": scenario.devices,
         "status": device.status,
         "compute": {f"{c.unit}/{c.dtype}": plain(c.peak_flop_per_s) for c in device.compute},
         "memories": {

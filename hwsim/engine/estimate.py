@@ -1,7 +1,8 @@
 """One question answered: phases through the engine, memory budget, metrics with their brackets.
 
 TTFT is the prefill; TPOT one decode step at the mean context of the run, prompt + output/2 (exact for costs linear
-in the context); latency = TTFT + (output - 1) x TPOT. Pipeline stages work on `pp` micro-batches of batch/pp.
+in the context); latency = TTFT + (output - 1) x TPOT. `dp` replicas share the batch; the pipeline stages of one work
+on `pp` micro-batches of it.
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ def estimate(model: Model, platform: Platform, scenario: Scenario, formats: Any,
     InfeasibleError: degrees that do not divide the model, or a platform too small for them.
     """
     _check_scenario(scenario)
-    mapping = Mapping(scenario.mapper, scenario.tp, scenario.pp, scenario.ep)
+    mapping = mapping_of(scenario)
     whole = _graphs(model, scenario, formats)
     graphs = [lower(graph, platform, mapping) for graph in whole]
     phases = tuple(_phase(graph, platform, scenario, check) for graph in graphs)
@@ -89,8 +90,14 @@ def estimate(model: Model, platform: Platform, scenario: Scenario, formats: Any,
     )
 
 
+def mapping_of(scenario: Scenario) -> Mapping:
+    """The degrees of a scenario as a mapping decision."""
+    rows = scenario.tp if scenario.sp else 1
+    return Mapping(scenario.mapper, scenario.tp, scenario.pp, scenario.ep, scenario.dp, rows)
+
+
 def _check_scenario(scenario: Scenario) -> None:
-    for name in ("batch", "prompt_tokens", "output_tokens", "tp", "pp", "ep"):
+    for name in ("batch", "prompt_tokens", "output_tokens", "tp", "pp", "ep", "dp"):
         value = np.asarray(getattr(scenario, name))
         if (
             value.size == 0
@@ -129,12 +136,26 @@ def _graphs(model: Model, scenario: Scenario, formats: Any) -> list[WorkloadGrap
     ]
 
 
+def replica_batch(scenario: Scenario) -> Num:
+    """Sequences of the fullest data-parallel replica."""
+    return _share(scenario.batch, scenario.dp)
+
+
 def micro_batch(scenario: Scenario) -> Num:
     """Sequences of one micro-batch: stages of a pipeline work on `pp` of them in turn."""
-    if scenario.pp == 1:
-        return scenario.batch
-    share = np.ceil(scenario.batch / scenario.pp)
+    return _share(replica_batch(scenario), scenario.pp)
+
+
+def _share(amount: Num, parts: int) -> Num:
+    if parts == 1:
+        return amount
+    share = np.ceil(amount / parts)
     return int(share) if np.ndim(share) == 0 else share
+
+
+def passes_of(scenario: Scenario) -> Num:
+    """Micro-batches of one replica."""
+    return np.ceil(replica_batch(scenario) / micro_batch(scenario))
 
 
 def _phase(graph: MappedGraph, platform: Platform, scenario: Scenario, check: bool) -> Phase:
@@ -147,8 +168,8 @@ def _phase(graph: MappedGraph, platform: Platform, scenario: Scenario, check: bo
         timeline.floor_s * stages,
         timeline.ceiling_s * stages,
     )
-    devices = scenario.tp * scenario.pp
-    passes = np.ceil(scenario.batch / micro_batch(scenario))
+    devices = scenario.devices
+    passes = passes_of(scenario) * scenario.dp
     dynamic = sum((i.cost.energy_j * i.task.count for i in timeline.intervals), 0.0) * scenario.tp * passes
     static_w = platform.device.power.idle_w * devices + platform.host_power_w * devices / max(platform.node_size, 1)
     return Phase(graph.phase, timeline, span, dynamic + static_w * span.value, graph.tokens * passes)
@@ -171,7 +192,7 @@ def _pipeline_factor(phase: str, scenario: Scenario) -> Num:
     """
     if scenario.pp == 1 or phase == "decode":
         return 1.0
-    passes = np.ceil(scenario.batch / micro_batch(scenario))
+    passes = passes_of(scenario)
     return (scenario.pp + passes - 1) / scenario.pp
 
 

@@ -43,7 +43,7 @@ def device_budget(
         weights.item() if isinstance(weights, np.generic) else weights,
         kv,
         _activations(first) / first.batch,
-        scenario.batch,
+        np.ceil(scenario.batch / scenario.dp) if scenario.dp > 1 else scenario.batch,
         step_tokens_per_sequence=scenario.prompt_tokens,
         fraction=scenario.memory_fraction,
     )
@@ -103,7 +103,7 @@ def require_fit(workload: str, platform: Platform, scenario: Scenario, memory: M
         "activations_bytes": float(np.max(memory.activations_bytes)),
     }
     short = worst["weights_bytes"] + worst["kv_cache_bytes"] + worst["activations_bytes"] - worst["usable_bytes"]
-    devices = scenario.tp * scenario.pp
+    devices = scenario.devices
     if np.ndim(memory.max_batch) == 0 and memory.max_batch >= 1:
         fix = f"use --batch {int(memory.max_batch)} or less, a shorter context, a smaller --kv-cache or more devices"
     elif worst["weights_bytes"] < worst["usable_bytes"]:
@@ -115,11 +115,16 @@ def require_fit(workload: str, platform: Platform, scenario: Scenario, memory: M
     seen = " + ".join(f"{name.removesuffix('_bytes')} {gib(worst[name])}" for name in list(worst)[2:])
     raise InfeasibleError(
         f"{workload} does not fit on {platform.name}: {gib(short)} too much on each device",
-        where=f"memory of one device with tp={scenario.tp}, pp={scenario.pp}, batch={_show(scenario.batch)}",
+        where=f"memory of one device with {_degrees(scenario)}, batch={_show(scenario.batch)}",
         seen=f"{seen} > usable {gib(worst['usable_bytes'])} of {gib(worst['capacity_bytes'])}",
         fix=fix,
         budget={**worst, "short_bytes": short},
     )
+
+
+def _degrees(scenario: Scenario) -> str:
+    replicas = f", dp={scenario.dp}" if scenario.dp > 1 else ""
+    return f"tp={scenario.tp}, pp={scenario.pp}{replicas}"
 
 
 def _show(value: Num) -> str:

@@ -32,7 +32,7 @@ class Phase:
 
     @property
     def passes(self) -> Num:
-        """Micro-batches of the phase."""
+        """Micro-batches of the phase, of all replicas."""
         return self.tokens / self.timeline.graph.tokens
 
 
@@ -40,7 +40,7 @@ def summarize(
     phases: tuple[Phase, ...], platform: Platform, scenario: Scenario, *, check: bool = True
 ) -> dict[str, Bracket]:
     """All metrics of a scenario. `check` asserts LAW-1 on each (raises LawViolation)."""
-    devices = scenario.tp * scenario.pp
+    devices = scenario.devices
     if phases[0].name == "forward":
         metrics, tokens, energy = {"latency_s": phases[0].span}, phases[0].tokens, phases[0].energy_j
     else:
@@ -83,7 +83,7 @@ def _flop_utilization(phase: Phase, platform: Platform, scenario: Scenario) -> B
             for dtype, flop in task.flop.items():
                 if "/" not in dtype:
                     at_peak_s = at_peak_s + task.count * flop / compute_path(platform.device, dtype).peak_flop_per_s
-    return rate(at_peak_s * phase.passes / scenario.pp, phase.span)
+    return rate(at_peak_s * phase.passes / (scenario.pp * scenario.dp), phase.span)
 
 
 def _bandwidth_utilization(phase: Phase, platform: Platform, scenario: Scenario) -> Bracket:
@@ -92,7 +92,7 @@ def _bandwidth_utilization(phase: Phase, platform: Platform, scenario: Scenario)
     moved: Num = 0.0
     for interval in phase.timeline.intervals:
         moved = moved + interval.task.traffic_bytes.get(main.name, 0) * interval.task.count
-    return rate(moved * phase.passes / (main.read_bytes_per_s * scenario.pp), phase.span)
+    return rate(moved * phase.passes / (main.read_bytes_per_s * scenario.pp * scenario.dp), phase.span)
 
 
 def mapped(function: Callable[[Num], Num], bracket: Bracket) -> Bracket:

@@ -16,7 +16,9 @@ class Scenario:
     batch: sequences that run together. prompt_tokens, output_tokens: per sequence; the first output token
         comes from the prefill, the others from decode steps.
     weights, activations, kv_cache: number format names ("" = the device's 16-bit format).
-    tp, pp, ep: tensor, pipeline and expert parallel degrees; ep divides tp (experts split inside the tensor group).
+    tp, pp, ep: tensor, pipeline and expert parallel degrees; ep divides tp (experts split inside the tensor group),
+        or is tp times a divisor of dp (experts split over the tensor groups of several replicas).
+    dp: data-parallel replicas that share the batch. sp: keep the residual stream in rows over the tensor group.
     efficiency: ``calibrated`` or ``datasheet`` (bare roofline).
     memory_fraction: share of the memory that weights, KV and activations may use.
     """
@@ -35,3 +37,10 @@ class Scenario:
     mapper: str = "roofline"
     memory_fraction: float = 0.9
     price: str = ""
+    dp: int = 1
+    sp: bool = False
+
+    @property
+    def devices(self) -> int:
+        """Devices of all replicas."""
+        return self.tp * self.pp * self.dp

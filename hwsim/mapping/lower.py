@@ -2,7 +2,9 @@
 
 Sharding follows Megatron-LM (Shoeybi et al., 2019): column-split then row-split GEMMs with one all-reduce a half
 block; heads and KV heads split (KV heads fewer than ranks are replicated); vocabulary split for embedding and head.
-Experts split by intermediate width (moe_tp) and by expert (moe_ep) inside the tensor group.
+Experts split by intermediate width (moe_tp) and by expert (moe_ep) inside the tensor group, or by expert over the
+tensor groups of several data-parallel replicas (`hwsim.mapping.parallelism.experts`). With sequence parallelism the
+residual stream between split operators is kept in rows (`hwsim.mapping.parallelism.sequence`).
 
 Traffic: weights, KV cache and recurrent state come from main memory; an activation is produced and consumed within
 a few kernels, so up to the last-level cache's capacity of it stays there and only the excess reaches main memory
@@ -12,7 +14,7 @@ a few kernels, so up to the last-level cache's capacity of it stays there and on
 from __future__ import annotations
 
 from collections.abc import Mapping as MappingType
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import numpy as np
@@ -23,6 +25,9 @@ from hwsim.ir.mapped import MappedGraph, Mapping, Task
 from hwsim.ir.numbers import Num
 from hwsim.ir.platform import Platform
 from hwsim.ir.workload import Operator, Tensor, WorkloadGraph
+from hwsim.mapping.parallelism.experts import exchanged_bytes, widened
+from hwsim.mapping.parallelism.sequence import SequenceRegion
+from hwsim.mapping.parallelism.topology import crossings, stride
 
 # Convert and scale: two vector operations an element of a weight-only format (assumption: no lookup tables).
 DEQUANT_OPS_PER_ELEMENT: Final = 2
@@ -44,7 +49,7 @@ class _Split:
 
 
 def lower(graph: WorkloadGraph, platform: Platform, mapping: Mapping) -> MappedGraph:
-    """Tasks of one device of the tensor group, in topological order.
+    """Tasks of one device of one replica, in topological order.
 
     Raises
     ------
@@ -58,42 +63,131 @@ def lower(graph: WorkloadGraph, platform: Platform, mapping: Mapping) -> MappedG
             where=graph.name,
             fix=f"use --pp {max(layers, 1)} or less",
         )
-    tasks: list[Task] = []
-    final: dict[str, str] = {}  # operator -> task whose end makes its output complete
-    feeds: dict[str, list[str]] = {}
+    stream = _Stream(platform, mapping, SequenceRegion(mapping.sequence_parallel))
     for edge in graph.edges:
-        feeds.setdefault(edge.target, []).append(edge.source)
+        stream.feeds.setdefault(edge.target, []).append(edge.tensor)
     for operator in graph.operators:
-        sharded, reduce = shard(operator, mapping)
-        depends = tuple(dict.fromkeys(final[s] for s in feeds.get(operator.name, ()) if s in final))
-        tasks.append(_task(sharded, platform, depends, mapping.operators.get(operator.name, {})))
-        final[operator.name] = operator.name
-        if reduce:
-            collective = _collective(operator, sharded, reduce, mapping.tensor_parallel)
-            tasks.append(_task(collective, platform, (operator.name,), {}))
-            final[operator.name] = collective.name
+        stream.add(operator)
     if mapping.pipeline_parallel > 1:
-        tasks.append(_pipeline_send(graph, platform, mapping.pipeline_parallel, tasks[-1].name))
+        stream.hand_over(graph)
     mapped = MappedGraph(
-        graph.name, graph.phase, platform, mapping, tuple(tasks), graph.tokens, graph.batch, layers, graph.notes
+        graph.name, graph.phase, platform, mapping, tuple(stream.tasks), graph.tokens, graph.batch, layers, graph.notes
     )
     return registry.plan(mapped)
 
 
+@dataclass(slots=True)
+class _Stream:
+    """The tasks so far. `ready` names, for every tensor, the task whose end makes it complete."""
+
+    platform: Platform
+    mapping: Mapping
+    region: SequenceRegion
+    tasks: list[Task] = field(default_factory=list)
+    ready: dict[str, str] = field(default_factory=dict)
+    feeds: dict[str, list[str]] = field(default_factory=dict)
+
+    def add(self, operator: Operator) -> None:
+        """The operator's share and the collectives around it."""
+        tp, ep = self.mapping.tensor_parallel, self.mapping.expert_parallel
+        for tensor in self.region.missing(operator):
+            self._gather(tensor, operator)
+        depends = tuple(dict.fromkeys(self.ready[t] for t in self.feeds.get(operator.name, ()) if t in self.ready))
+        wide = operator.kind == "moe" and ep > tp
+        if wide:
+            sent = exchanged_bytes(operator, operator.inputs[0], tp, ep)
+            depends = (self._collective(operator, "dispatch", "all_to_all", (sent, ep), depends),)
+        sharded, reduce = shard(operator, self.mapping)
+        sharded = self.region.localize(sharded)
+        self.tasks.append(_task(sharded, self.platform, depends, self.mapping.operators.get(operator.name, {})))
+        last = self._wide_end(operator) if wide else self._reduce(operator, reduce)
+        self.ready.update({t.name: last for t in operator.outputs})
+
+    def _gather(self, tensor: Tensor, reader: Operator) -> None:
+        after = (self.ready[tensor.name],) if tensor.name in self.ready else ()
+        message = (tensor.moved_bytes, self.mapping.tensor_parallel)
+        named = replace(reader, name=tensor.name)
+        self.ready[tensor.name] = self._collective(named, "all_gather", "all_gather", message, after)
+
+    def _reduce(self, operator: Operator, reduce: str) -> str:
+        """Complete the partial sums of a split operator; in a sequence region every rank keeps its rows only."""
+        if not reduce:
+            return operator.name
+        if reduce == "all_reduce" and self.region.ranks > 1:
+            reduce = "reduce_scatter"
+            self.region.leaves(operator)
+        message = sum((t.moved_bytes for t in operator.outputs if t.role == "activation"), 0)
+        return self._collective(operator, reduce, reduce, (message, self.mapping.tensor_parallel), (operator.name,))
+
+    def _wide_end(self, operator: Operator) -> str:
+        """Partial sums return to the ranks that own the tokens; the tensor group completes the rows."""
+        tp, ep = self.mapping.tensor_parallel, self.mapping.expert_parallel
+        back = exchanged_bytes(operator, operator.outputs[0], tp, ep)
+        last = self._collective(operator, "combine", "all_to_all", (back, ep), (operator.name,))
+        if self.region.ranks > 1:
+            self.region.leaves(operator)
+        elif tp > 1:
+            message = operator.outputs[0].moved_bytes
+            last = self._collective(operator, "all_gather", "all_gather", (message, tp), (last,))
+        return last
+
+    def _collective(
+        self, around: Operator, name: str, op: str, message: tuple[Num, int], depends: tuple[str, ...]
+    ) -> str:
+        """Add the collective `around`.`name` of (bytes, ranks); returns its task name."""
+        dims = {"bytes": message[0], "ranks": message[1]}
+        operator = Operator(
+            f"{around.name}.{name}",
+            "collective",
+            op,
+            dims,
+            0,
+            around.dtype,
+            segment=around.segment,
+            repeat=around.repeat,
+        )
+        self.tasks.append(_task(operator, self.platform, depends, {}))
+        return operator.name
+
+    def hand_over(self, graph: WorkloadGraph) -> None:
+        """Sends of the residual stream between stages, once for each boundary a micro-batch crosses.
+
+        The ranks of a send are the devices that it spans: 2 inside a node, more than a node across.
+        """
+        stages, node = self.mapping.pipeline_parallel, self.platform.node_size
+        block = [o for o in graph.operators if o.segment not in ("embed", "head")]
+        message = max((t.moved_bytes for t in block[-1].outputs if t.role == "activation"), default=0)
+        message = message / self.region.ranks if self.region.ranks > 1 else message
+        far = crossings(stages, stride(self.mapping), node) if self.platform.scale_out is not None else 0
+        for name, count, span in (("send", stages - 1 - far, 2), ("send_across", far, node + 1)):
+            if count:
+                around = replace(block[-1], name="pipeline", segment="block", repeat=count)
+                self._collective(around, name, "send_recv", (message, span), (self.tasks[-1].name,))
+
+
 def _check_degrees(mapping: Mapping, platform: Platform) -> None:
-    needed = mapping.tensor_parallel * mapping.pipeline_parallel
+    tp, dp, ep = mapping.tensor_parallel, mapping.data_parallel, mapping.expert_parallel
+    needed = tp * mapping.pipeline_parallel * dp
     if needed > platform.count:
         raise InfeasibleError(
             f"the mapping needs {needed} devices",
             where=platform.name,
             seen=f"{platform.count} available",
-            fix="lower --tp or --pp",
+            fix="lower --tp, --pp or --dp",
         )
-    if mapping.tensor_parallel % mapping.expert_parallel:
+    if mapping.sequence_parallel not in (1, tp):
+        raise InfeasibleError("sequence parallelism uses the ranks of the tensor group", fix="sp = 1 or tp")
+    if ep <= tp and tp % ep:
         raise InfeasibleError(
             "expert parallelism must divide tensor parallelism",
-            seen=f"ep={mapping.expert_parallel}, tp={mapping.tensor_parallel}",
+            seen=f"ep={ep}, tp={tp}",
             fix="choose --ep among the divisors of --tp",
+        )
+    if ep > tp and (ep % tp or dp % (ep // tp)):
+        raise InfeasibleError(
+            "an expert group wider than the tensor group takes whole tensor groups of the data-parallel replicas",
+            seen=f"ep={ep}, tp={tp}, dp={dp}",
+            fix="choose --ep so that it is --tp times a divisor of --dp",
         )
 
 
@@ -102,6 +196,9 @@ def shard(operator: Operator, mapping: Mapping) -> tuple[Operator, str]:
     tp = mapping.tensor_parallel
     if tp == 1 and operator.kind != "moe":
         return operator, ""
+    if operator.kind == "moe" and mapping.expert_parallel > tp:
+        _divide(operator, "experts", mapping.expert_parallel)
+        return widened(operator, tp, mapping.expert_parallel), ""
     split = _split(operator, tp, mapping.expert_parallel)
     if split is None:
         return operator, ""
@@ -177,21 +274,6 @@ def _times(value: Num, share: float) -> Num:
     return value * share
 
 
-def _collective(operator: Operator, sharded: Operator, op: str, ranks: int) -> Operator:
-    """The collective after a split operator, on its full output (all_reduce) or the gathered one (all_gather)."""
-    message = sum((t.moved_bytes for t in operator.outputs if t.role == "activation"), 0)
-    return Operator(
-        f"{operator.name}.{op}",
-        "collective",
-        op,
-        {"bytes": message, "ranks": ranks},
-        0,
-        operator.dtype,
-        segment=operator.segment,
-        repeat=sharded.repeat,
-    )
-
-
 def _task(operator: Operator, platform: Platform, depends: tuple[str, ...], choice: MappingType[str, object]) -> Task:
     flop: dict[str, Num] = {operator.dtype: operator.flop}
     for weight in operator.weights:
@@ -224,19 +306,3 @@ def traffic(operator: Operator, platform: Platform) -> dict[str, Num]:
     if operator.kind == "collective":
         return {}
     return {main.name: far} if cache is None else {main.name: far, cache.name: everything}
-
-
-def _pipeline_send(graph: WorkloadGraph, platform: Platform, stages: int, after: str) -> Task:
-    """Hand-over of the residual stream between stages, once for each boundary a micro-batch crosses."""
-    block = [o for o in graph.operators if o.segment not in ("embed", "head")]
-    message = max((t.moved_bytes for t in block[-1].outputs if t.role == "activation"), default=0)
-    operator = Operator(
-        "pipeline.send",
-        "collective",
-        "send_recv",
-        {"bytes": message, "ranks": 2},
-        0,
-        block[-1].dtype,
-        repeat=stages - 1,
-    )
-    return _task(operator, platform, (after,), {})

@@ -144,7 +144,8 @@ def headline(document: Document) -> str:
 def scenario_line(document: Document) -> str:
     """The scenario in one line."""
     s = document["scenario"]
-    split = "".join(f", {name} {s[name]}" for name in ("tp", "pp", "ep") if s[name] > 1)
+    split = "".join(f", {name} {s[name]}" for name in ("tp", "pp", "dp", "ep") if s.get(name, 1) > 1)
+    split += ", sp" if s.get("sp") else ""
     lengths = (
         f"prompt {s['prompt_tokens']}, output {s['output_tokens']}"
         if "tpot_s" in document["metrics"]
