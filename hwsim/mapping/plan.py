@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Final
 
 from hwsim.errors import InfeasibleError, InputError
-from hwsim.ir.mapped import SolverReport
 from hwsim.ir.platform import Device
 from hwsim.mapping import cache
 from hwsim.mapping.adapt import machine_of
+from hwsim.mapping.describe import operator as describe
 from hwsim.mapping.gemms import Work
-from hwsim.mapping.legality import footprint
 from hwsim.mapping.machine import TENSORS, Machine
 from hwsim.mapping.optimize import cycle_floor, goal_of
-from hwsim.mapping.problem import Counts, Gemm, Tiling
-from hwsim.mapping.protocol import Decision, costed, energy_floor, floor_of
+from hwsim.mapping.problem import Gemm
+from hwsim.mapping.protocol import Decision, costed
 from hwsim.mapping.registry import LoadedMapper, load_mapper
 
 LEAST_BUDGET_S: Final = 0.2
@@ -75,7 +73,7 @@ def map_workload(
         "counting": counting,
         "bypass": bypass,
         "uneven": uneven,
-        "machine": _describe(machine, known),
+        "machine": describe.machine_of_document(machine, known),
         "operators": rows,
         "total": _total(rows),
         "seconds": time.perf_counter() - begun,
@@ -143,103 +141,18 @@ def _row(
         "used_by": list(work.used_by),
         "count": work.count,
         "gemm": {"batch": gemm.batch, "m": gemm.m, "n": gemm.n, "k": gemm.k},
-        "compulsory_words": _compulsory(machine, gemm),
+        "compulsory": (least := describe.compulsory(machine, gemm)),
+        "compulsory_words": sum(least.values()),
         "cycle_floor": cycle_floor(machine, gemm),
         "cached": cached,
     }
     if decision.tiling is None:
-        return {**row, **_ideal(machine, gemm, objective, decision.report, known)}
+        return {**row, **describe.ideal(machine, gemm, objective, decision.report, known)}
     counts, report = costed(machine, gemm, objective, decision)
-    return {**row, **_mapped(machine, gemm, decision.tiling, counts, known), "report": _report(report)}
-
-
-def _compulsory(machine: Machine, gemm: Gemm) -> float:
-    """Words that pass each level at least once: A and B read, Z written."""
-    return sum(s * w for s, w in zip(gemm.sizes, machine.widths, strict=True)) * gemm.batch
-
-
-def _report(report: SolverReport) -> dict[str, Any]:
-    data = {key: getattr(report, key) for key in report.__slots__}
-    return {key: None if isinstance(v, float) and not math.isfinite(v) else v for key, v in data.items()}
-
-
-def _ideal(machine: Machine, gemm: Gemm, objective: str, report: SolverReport, known: bool) -> dict[str, Any]:
-    floor = cycle_floor(machine, gemm)
-    value = floor_of(machine, gemm, objective)
     return {
-        "tiling": None,
-        "levels": [],
-        "cycles": floor,
-        "time_s": floor / machine.clock_hz,
-        "energy_j": energy_floor(machine, gemm) * 1e-12 if known else None,
-        "energy_split": {},
-        "cycles_by": {},
-        "utilization": gemm.macs / (floor * machine.multipliers),
-        "report": _report(replace(report, objective=value, bound=value, gap=0.0)),
-    }
-
-
-def _mapped(machine: Machine, gemm: Gemm, tiling: Tiling, counts: Counts, known: bool) -> dict[str, Any]:
-    cycles = int(counts.cycles)
-    return {
-        "tiling": tiling.to_dict(),
-        "levels": [_level(machine, gemm, tiling, counts, i) for i in range(len(machine.levels))],
-        "cycles": cycles,
-        "time_s": cycles / machine.clock_hz,
-        "energy_j": float(counts.energy) * 1e-12 if known else None,
-        "energy_split": {k: float(v) * 1e-12 for k, v in counts.energy_by.items()} if known else {},
-        "cycles_by": {k: float(v) for k, v in counts.cycles_by.items()},
-        "utilization": gemm.macs / (cycles * machine.multipliers),
-    }
-
-
-def _level(machine: Machine, gemm: Gemm, tiling: Tiling, counts: Counts, index: int) -> dict[str, Any]:
-    """One level: loops, tile, what stays, and the words by tensor; `served_words` are those for the nearer side."""
-    item = machine.levels[index]
-    loops = {d: f for d, f in zip("MNK", tiling.temporal[index], strict=True) if f > 1}
-    words = {
-        t: {
-            "reads": int(counts.reads[index][v]),
-            "fills": int(counts.fills[index][v]),
-            "updates": int(counts.updates[index][v]),
-        }
-        for v, t in enumerate(TENSORS)
-    }
-    last = index == len(machine.levels) - 1
-    spread = {} if last else {d: f for d, f in zip("MNK", tiling.spatial[index], strict=True) if f > 1}
-    return {
-        "name": item.name,
-        "loops_outer_to_inner": [[d, loops[d]] for d in tiling.order[index] if d in loops],
-        "spread": spread,
-        "tile_mnk": list(tiling.tile(index)),
-        "keeps": tiling.keep[index],
-        "used_words": sum(footprint(machine, index, gemm, tiling).values()),
-        "words": None if math.isinf(item.words) else item.words,
-        "traffic": words,
-        "served_words": sum(w["reads"] + w["updates"] for w in words.values()),
-    }
-
-
-def _describe(machine: Machine, known: bool) -> dict[str, Any]:
-    def finite(value: float) -> float | None:
-        return value if math.isfinite(value) else None
-
-    return {
-        "name": machine.name,
-        "clock_hz": machine.clock_hz,
-        "word_bits": machine.word_bits,
-        "multipliers": machine.multipliers,
-        "mac_pj": machine.mac_energy if known else None,
-        "levels": [
-            {
-                "name": item.name,
-                "words": finite(item.words),
-                "fanout": item.fanout,
-                "words_per_cycle": finite(item.read_words_per_cycle),
-                "pj_per_word": item.read_energy if known else None,
-            }
-            for item in machine.levels
-        ],
+        **row,
+        **describe.mapped(machine, gemm, decision.tiling, counts, known),
+        "report": describe.report_of(report),
     }
 
 
