@@ -4,91 +4,114 @@ from __future__ import annotations
 
 from typing import Any
 
+from hwsim.report import mapping_rows as rows
+from hwsim.report.table import grid, render
 from hwsim.units import si
 
+Document = rows.Document
+_KEY = (
+    "loops run from the outermost; A, B, Z: words a level passes to its nearer side, and how many times the words "
+    "that must move; busy: share of the cycles in which the port works"
+)
 
-def mapping_table(document: dict[str, Any]) -> str:
-    """Text of a ``hwsim/mapping@1`` document: machine, one block for each distinct GEMM, totals."""
-    lines = [_head(document), _machine(document["machine"]), ""]
+
+def mapping_table(document: Document) -> str:
+    """Text of a ``hwsim/mapping@1`` document: machine, one block for each distinct GEMM, then all of them."""
+    parts: list[Any] = [_head(document), f"machine: {rows.machine_line(document['machine'])}", ""]
     for row in document["operators"]:
-        lines += [*_operator(row), ""]
-    return "\n".join([*lines, _total(document)])
+        parts += _operator(row, document)
+    if any(row["levels"] for row in document["operators"]):
+        parts += [_KEY, ""]
+    if len(document["operators"]) > 1:
+        parts += [_summary(document), ""]
+    return render(*parts, _total(document)).rstrip("\n") + "\n"
 
 
-def _head(d: dict[str, Any]) -> str:
-    how = f"mapper {d['mapper']}, objective {d['objective']}, counting {d['counting']}"
+def _head(d: Document) -> str:
+    extras = "".join(
+        f", {text}" for text in (d["bypass"] and "bypass", d["uneven"] and f"uneven {d['uneven']}") if text
+    )
+    how = f"mapper {d['mapper']}, objective {d['objective']}, counting {d['counting']}{extras}"
     return f"{d['workload']} on {d['hardware']}: {how}"
 
 
-def _machine(m: dict[str, Any]) -> str:
-    levels = "  ".join(
-        f"{v['name']} {'' if v['words'] is None else _count(v['words']) + ' words'}".rstrip()
-        + (f" x{v['fanout']}" if v["fanout"] > 1 else "")
-        for v in m["levels"]
-    )
+def _operator(row: Document, document: Document) -> list[Any]:
+    also = row["used_by"][1:]
+    used = f" (also {', '.join(also[:3])}{' ...' if len(also) > 3 else ''})" if also else ""
+    times = f", {row['count']} times" if row["count"] > 1 else ""
+    lines: list[Any] = [f"{row['name']}: {rows.formula(row)}, {si(rows.macs(row), 'MAC')}{times}{used}"]
+    lines += [_nest(row)] if row["levels"] else ["no loops decided: ideal figures, compulsory traffic"]
+    return [*lines, f"  {_verdict(row)}", f"  {rows.proof(row, document)}", ""]
+
+
+def _nest(row: Document) -> Any:
+    header = ("level", "loops", "tile MxNxK", "holds", "full", "A", "B", "Z", "all", "busy", "energy")
+    body: list[tuple[str, ...]] = []
+    for level in rows.far_to_near(row):
+        if level["fanout"] > 1:
+            part = rows.percent(level["fanout_used"] / level["fanout"])
+            blank = ("",) * 6
+            spread = f"spread {rows.spread(row, level)}"
+            body.append((f"{level['fanout_used']} of {level['fanout']}", spread, "", "", part, *blank))
+        body.append(_level(row, level))
+    if row["energy_split"]:
+        body.append(("MAC", *("",) * 9, rows.percent(rows.energy_share(row, "MAC"), 1)))
+    return grid(header, body, (0, 1, 2, 3))
+
+
+def _level(row: Document, level: Document) -> tuple[str, ...]:
+    tensors = (rows.traffic(row, level, t).text for t in rows.TENSORS)
+    everything = rows.Traffic(level["served_words"], level["served_words"] / row["compulsory_words"])
     return (
-        f"machine: {m['multipliers']} multipliers at {si(m['clock_hz'], 'Hz')}; {m['word_bits']:g}-bit words; {levels}"
+        level["name"],
+        rows.loops(level),
+        "x".join(str(v) for v in level["tile_mnk"]),
+        " ".join(f"{t}:{rows.count(w)}" for t, w in level["held_words"].items()) or "-",
+        rows.percent(rows.full(level)),
+        *tensors,
+        everything.text,
+        rows.percent(rows.busy(row, level)),
+        rows.percent(rows.energy_share(row, level["name"]), 1),
     )
 
 
-def _operator(row: dict[str, Any]) -> list[str]:
+def _verdict(row: Document) -> str:
+    energy = "" if row["energy_j"] is None else f", {si(row['energy_j'], 'J')}"
+    by = rows.bound(row)
+    ports = "  ".join(f"{name} {rows.percent(v / row['cycles'])}" for name, v in row["cycles_by"].items())
+    why = f", bound by {by}" if by else ""
+    busy = f"; of these cycles work: {ports}" if len(row["cycles_by"]) > 1 else ""
+    share = rows.percent(row["utilization"], 1)
+    return f"{row['cycles']} cycles = {si(row['time_s'], 's')}{why}, {share} of the multipliers{energy}{busy}"
+
+
+def _summary(document: Document) -> Any:
+    header = ("GEMM", "size", "times", "time", "share", "bound by", "multipliers", "far words", "energy", "gap")
+    total = document["total"]["time_s"]
+    return grid(header, [_summary_row(row, total) for row in document["operators"]], (0, 1, 5))
+
+
+def _summary_row(row: Document, total_s: float) -> tuple[str, ...]:
     g = row["gemm"]
     batch = f"{g['batch']} x " if g["batch"] > 1 else ""
-    used = f"  (also {', '.join(row['used_by'][1:])})" if len(row["used_by"]) > 1 else ""
-    lines = [f"{row['name']}  {batch}M={g['m']} N={g['n']} K={g['k']}, {row['count']} executions{used}"]
-    if row["levels"]:
-        lines.append(
-            f"  {'level':<14}{'loops (outer to inner)':<28}{'spread':<20}{'tile MxNxK':<22}{'keeps':<7}"
-            f"{'full':>6}{'traffic':>12}{'x minimum':>11}{'energy':>8}"
-        )
-        lines += [_level(row, level) for level in reversed(row["levels"])]
-    else:
-        lines.append("  no loops decided: ideal figures")
-    return [*lines, _verdict(row), _solver(row)]
-
-
-def _level(row: dict[str, Any], level: dict[str, Any]) -> str:
-    loops = " ".join(f"{d}:{f}" for d, f in level["loops_outer_to_inner"]) or "-"
-    spread = " ".join(f"{d}:{f}" for d, f in level["spread"].items()) or "-"
-    tile = "x".join(str(v) for v in level["tile_mnk"])
-    full = "" if level["words"] is None else f"{100 * level['used_words'] / level['words']:.0f}%"
-    ratio = level["served_words"] / row["compulsory_words"]
-    total = sum(row["energy_split"].values())
-    share = f"{100 * row['energy_split'].get(level['name'], 0.0) / total:.1f}%" if total else ""
+    time_s = row["time_s"] * row["count"]
     return (
-        f"  {level['name']:<14}{loops:<28}{spread:<20}{tile:<22}{level['keeps'] or '-':<7}"
-        f"{full:>6}{_count(level['served_words']):>12}{ratio:>11.3g}{share:>8}"
+        row["name"],
+        f"{batch}{g['m']}x{g['n']}x{g['k']}",
+        str(row["count"]),
+        si(time_s, "s"),
+        rows.percent(time_s / total_s, 1),
+        rows.bound(row),
+        rows.percent(row["utilization"], 1),
+        f"x{rows.ratio(rows.far_ratio(row))}",
+        "" if row["energy_j"] is None else si(row["energy_j"] * row["count"], "J"),
+        f"{100 * row['report']['gap']:.3g}%",
     )
 
 
-def _verdict(row: dict[str, Any]) -> str:
-    energy = "" if row["energy_j"] is None else f", {si(row['energy_j'], 'J')}"
-    total = sum(row["energy_split"].values())
-    mac = f" (MAC {100 * row['energy_split']['MAC'] / total:.1f}%)" if total else ""
-    bound = max(row["cycles_by"], key=lambda k: row["cycles_by"][k]) if row["cycles_by"] else ""
-    by = f", bound by {bound}" if bound else ""
-    return (
-        f"  {row['cycles']} cycles = {si(row['time_s'], 's')}{by}, {100 * row['utilization']:.1f}% of the multipliers"
-        f"{energy}{mac}"
-    )
-
-
-def _solver(row: dict[str, Any]) -> str:
-    r = row["report"]
-    cached = ", from the cache" if row["cached"] else ""
-    version = f" {r['version']}" if r["version"] else ""
-    return (
-        f"  {r['status']}: {r['solver']}{version}, objective {r['objective']:.6g}, bound {r['bound']:.6g}, "
-        f"gap {100 * r['gap']:.3g}%, {r['seconds']:.2f} s{cached}"
-    )
-
-
-def _total(d: dict[str, Any]) -> str:
+def _total(d: Document) -> str:
     t = d["total"]
     energy = "" if t["energy_j"] is None else f", {si(t['energy_j'], 'J')}"
-    busy = f"{t['cycles']} cycles = {si(t['time_s'], 's')}{energy}"
-    return f"total: {t['executions']} executions, {busy}; mapped in {d['seconds']:.2f} s"
-
-
-def _count(value: float) -> str:
-    return f"{value:g}" if value < 1e5 else si(value, "")
+    cycles = f"{t['cycles']} cycles = {si(t['time_s'], 's')}{energy}"
+    times = "1 GEMM" if t["executions"] == 1 else f"{t['executions']} GEMMs one after another"
+    return f"total: {times}, {cycles}; mapped in {d['seconds']:.2f} s"
