@@ -19,6 +19,7 @@ def command(
     force: o.Force = False,
 ) -> None:
     """Read the shape of a model; weights are never loaded and nothing is fetched."""
+    o.check_suffix(out, (".yaml", ".yml"))
     from hwsim.frontends.hf import import_config, to_yaml
     from hwsim.frontends.transformer import Model
 

@@ -40,6 +40,8 @@ Set = Annotated[
     typer.Option("--set", metavar="PATH=VALUE", help='What-if, e.g. memories.hbm.read="3 TB/s". Repeatable.'),
 ]
 Format = Annotated[str, typer.Option("--format", "-f", help="table, json or csv; html where a report exists.")]
+_SUFFIX_FORMATS = {".json": "json", ".csv": "csv", ".html": "html", ".md": "md", ".txt": "table", "": "table"}
+_FORMAT_HINT = "; or say --format"
 OutFile = Annotated[Path | None, typer.Option("-o", "--out", help="Write to this file instead of stdout.")]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")]
 
@@ -65,10 +67,25 @@ def check_format(name: str, known: tuple[str, ...]) -> str:
 
 
 def format_of(name: str, out: Path | None) -> str:
-    """The format asked for, or the one that the output file's suffix implies when none was asked."""
-    if name == "table" and out is not None and out.suffix in (".json", ".csv", ".html"):
-        return out.suffix[1:]
-    return name
+    """The format asked for, or the one that the output file's suffix implies when none was asked.
+
+    Raises InputError for a suffix that stands for no format, unless a format was asked for.
+    """
+    if name != "table" or out is None:
+        return name
+    check_suffix(out, tuple(_SUFFIX_FORMATS))
+    return _SUFFIX_FORMATS[out.suffix]
+
+
+def check_suffix(out: Path | None, known: tuple[str, ...]) -> None:
+    """Refuse an output file whose suffix promises something else than what is written. Raises InputError."""
+    if out is not None and out.suffix not in known:
+        raise InputError(
+            "the suffix of the output file says no format that can be written",
+            where=f"-o {out}",
+            seen=repr(out.suffix),
+            fix="known: " + ", ".join(item or "no suffix" for item in known) + _FORMAT_HINT * (len(known) > 2),
+        )
 
 
 def emit(text: str, out: Path | None, force: bool = False) -> None:

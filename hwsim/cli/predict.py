@@ -23,6 +23,7 @@ def command(
     force: o.Force = False,
 ) -> None:
     """Adds pred_us, low_us and high_us to every good row; bad rows are listed by line and end with exit code 2."""
+    o.check_suffix(out, (".csv", ""))
     from hwsim.validation.predict import predict_file, to_csv
 
     predictions = predict_file(file, hw=hw)

@@ -21,7 +21,7 @@ def command(
     force: o.Force = False,
 ) -> None:
     """Every case of a folder of exact tilings: deviations in counts, cycles, energy and optima. Exit 4 on a miss."""
-    form = o.check_format(format_, ("table", "json"))
+    form = o.check_format(o.format_of(format_, out), ("table", "json"))
     from hwsim.errors import CheckFailedError
     from hwsim.validation.mapping import validate_mapping
 

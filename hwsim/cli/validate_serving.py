@@ -17,7 +17,7 @@ def command(
     force: o.Force = False,
 ) -> None:
     """Every request of every case: largest deviation in TTFT, end-to-end time and restarts. Exit 4 on a miss."""
-    form = o.check_format(format_, ("table", "json"))
+    form = o.check_format(o.format_of(format_, out), ("table", "json"))
     from hwsim.errors import CheckFailedError
     from hwsim.validation.serving import validate_serving
 
