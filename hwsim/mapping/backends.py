@@ -144,6 +144,8 @@ def _run_highs(program: Program, columns: Array, time_limit_s: float, gap: float
     bound = float(info.mip_dual_bound) if word != "infeasible" else math.inf
     if not math.isfinite(info.objective_function_value) or word == "infeasible" or info.primal_solution_status != 2:
         return RawSolution(word, bound=bound)
+    if word == "optimal" and not any(program.integer[c] for c in columns):  # a plain LP has no bound of a search
+        bound = float(info.objective_function_value)
     return RawSolution(word, float(info.objective_function_value), bound, np.array(highs.getSolution().col_value))
 
 

@@ -1,0 +1,8 @@
+"""Building blocks of placement programs, on top of `hwsim.mapping.ilp.Program`.
+
+- `linear`: sums of columns with a constant part (`Sum`), so that fixed decisions leave the program
+- `prefix`: contiguous stages, z[i, d] <= z[i-1, d]
+- `flows`: tight edge variables between places, one consumer or many
+- `epsilon`: least product of two goals under falling caps, with a certificate
+- `fold`: equal layers as one item with a count
+"""

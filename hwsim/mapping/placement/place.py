@@ -1,0 +1,136 @@
+"""The best general placement of a graph, with its proof: `place_graph`."""
+
+from __future__ import annotations
+
+import math
+import time
+
+import numpy as np
+
+from hwsim.errors import InfeasibleError, SolverError
+from hwsim.mapping.blocks.epsilon import Point, least_product
+from hwsim.mapping.placement.answer import SOLVER, Placement, judged, known_objective, proved, run
+from hwsim.mapping.placement.arrange import arrange
+from hwsim.mapping.placement.graph import build
+from hwsim.mapping.placement.problem import GraphProblem, cost_of
+from hwsim.mapping.solve import SolverName
+from hwsim.units import gib
+
+
+def place_graph(
+    problem: GraphProblem,
+    objective: str = "latency",
+    *,
+    budget_s: float | None = None,
+    solver: SolverName = SOLVER,
+) -> Placement:
+    """Minimise ``latency`` (sum of operators and transfers), ``throughput`` (busiest site), ``energy`` or ``edp``.
+
+    Folded layers are arranged afterwards at exact cost; where that costs more than the program proved, the gap says so.
+
+    Raises
+    ------
+    InfeasibleError: names the device, the operators and the shortfall. SolverError: missing solver, or no answer.
+    """
+    known_objective(objective)
+    _require_room(problem)
+    begun = time.perf_counter()
+    try:
+        if objective == "edp":
+            return _product(problem, budget_s, solver, begun)
+        return _single(problem, objective, budget_s, solver, begun)
+    except SolverError:
+        raise
+    except InfeasibleError:
+        raise _explained(problem, solver) from None
+
+
+def _single(
+    problem: GraphProblem, objective: str, budget_s: float | None, solver: SolverName, begun: float
+) -> Placement:
+    target = build(problem)
+    unit = target.aim(objective)
+    solution = run(target.program, solver, _left(budget_s, begun))
+    choice = arrange(problem, target.counts(solution.values), objective)
+    value = cost_of(problem, choice).value(objective)
+    return Placement(choice, proved(solution, value, solution.report.bound * unit, time.perf_counter() - begun))
+
+
+def _product(problem: GraphProblem, budget_s: float | None, solver: SolverName, begun: float) -> Placement:
+    """Least energy x time: energy is minimised under falling caps on the time."""
+
+    def under(cap_s: float, left_s: float | None) -> Point[Placement]:
+        target = build(problem)
+        if math.isfinite(cap_s):
+            target.time().row(target.program, high=cap_s / target.time_unit, name="cap on time")
+        unit = target.aim("energy")
+        solution = run(target.program, solver, left_s)
+        choice = arrange(problem, target.counts(solution.values), "edp")
+        cost = cost_of(problem, choice)
+        bound = min(solution.report.bound * unit, cost.energy_j)
+        return Point(Placement(choice, solution.report), cost.energy_j, cost.time_s, bound)
+
+    floor = float(_least(problem, "time_s").sum())
+    best = least_product(under, floor, budget_s=budget_s)
+    old = best.found.report
+    report = judged(old.solver, old.version, best.value, best.bound, time.perf_counter() - begun)
+    return Placement(best.found.choice, report)
+
+
+def _left(budget_s: float | None, begun: float) -> float | None:
+    return None if budget_s is None else max(budget_s - (time.perf_counter() - begun), 0.05)
+
+
+def _least(problem: GraphProblem, name: str) -> np.ndarray:
+    """Cheapest candidate of each item times its copies."""
+    least = np.full(len(problem.items), math.inf)
+    np.minimum.at(least, problem.column_item, problem.of(name))
+    out: np.ndarray = least * problem.copies
+    return out
+
+
+def _require_room(problem: GraphProblem) -> None:
+    """Refuse what no arrangement can hold, before any solver runs."""
+    least = _least(problem, "memory_bytes") + 0.0
+    for i, item in enumerate(problem.items):
+        if not math.isfinite(least[i]):
+            raise InfeasibleError(f"no device can run {item.name}", where=problem.name, fix="add a device")
+    need = float(least.sum()) + sum(t.stored_bytes for t in problem.shared)
+    room = sum(s.memory_bytes for s in problem.sites)
+    if need > room * (1 + 1e-9):
+        raise _short(problem, need, room, {s.name: s.memory_bytes for s in problem.sites})
+
+
+def _short(problem: GraphProblem, need: float, room: float, sites: dict[str, float]) -> InfeasibleError:
+    least = _least(problem, "memory_bytes")
+    order = np.argsort(-least)[:3]
+    most = ", ".join(f"{problem.items[i].name} {gib(least[i])}" for i in order)
+    return InfeasibleError(
+        f"{problem.name} does not fit: {gib(need - room)} short",
+        where=" + ".join(f"{name} {gib(size)}" for name, size in sites.items()),
+        seen=f"{gib(need)} needed, {gib(room)} usable; most of it {most}",
+        fix="add a device or memory, a smaller --weights format, or a shorter context",
+        budget={"needed_bytes": need, "usable_bytes": room, "shortfall_bytes": need - room},
+    )
+
+
+def _explained(problem: GraphProblem, solver: SolverName) -> InfeasibleError:
+    """Which memory overflows, by how much, in the placement that overflows least."""
+    target = build(problem, overflow=True)
+    choice = arrange(problem, target.counts(run(target.program, solver, 10.0).values), "latency")
+    used = cost_of(problem, choice).memory_bytes
+    over = np.array([u - s.memory_bytes for u, s in zip(used, problem.sites, strict=True)])
+    worst = int(np.argmax(over))
+    on_it = {
+        item.name: problem.of("memory_bytes")[picked][problem.column_site[picked] == worst].sum()
+        for item, picked in zip(problem.items, choice, strict=True)
+    }
+    largest = max(on_it, key=lambda name: on_it[name])
+    site = problem.sites[worst]
+    return InfeasibleError(
+        f"{problem.name} cannot be divided over the devices: {site.name} is {gib(over[worst])} short at least",
+        where=f"memory of {site.name}",
+        seen=f"{gib(used[worst])} in {gib(site.memory_bytes)}; most of it {largest} {gib(on_it[largest])}",
+        fix="add memory, a smaller --weights format, or a finer cut",
+        budget={"needed_bytes": float(used[worst]), "shortfall_bytes": float(over[worst])},
+    )
