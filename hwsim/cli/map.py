@@ -66,7 +66,7 @@ def command(
     force: o.Force = False,
 ) -> None:
     """Map a workload onto the memories of a machine: loops, tiles, traffic, energy, proof of optimality."""
-    form = o.check_format(o.format_of(format_, out), ("table", "json"))
+    form = o.check_format(o.format_of(format_, out), ("table", "json", "html"))
     _known_mapper(mapper)
     from hwsim.mapping.gemms import merge
     from hwsim.mapping.plan import map_workload
@@ -132,6 +132,10 @@ def render(document: dict[str, Any], form: str) -> str:
     """A mapping document as text of one format."""
     if form == "json":
         return o.to_json(document)
+    if form == "html":
+        from hwsim.report.mapping_page import mapping_page
+
+        return mapping_page(document)
     from hwsim.report.mapping import mapping_table
 
     return mapping_table(document)

@@ -28,11 +28,7 @@ def mapping_table(document: Document) -> str:
 
 
 def _head(d: Document) -> str:
-    extras = "".join(
-        f", {text}" for text in (d["bypass"] and "bypass", d["uneven"] and f"uneven {d['uneven']}") if text
-    )
-    how = f"mapper {d['mapper']}, objective {d['objective']}, counting {d['counting']}{extras}"
-    return f"{d['workload']} on {d['hardware']}: {how}"
+    return f"{d['workload']} on {d['hardware']}: {rows.how(d)}"
 
 
 def _operator(row: Document, document: Document) -> list[Any]:

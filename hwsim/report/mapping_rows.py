@@ -25,6 +25,13 @@ class Traffic:
         return f"{count(self.words)} x{ratio(self.ratio)}" if self.words else "-"
 
 
+def how(d: Document) -> str:
+    """Mapper, objective and counting in one line."""
+    extras = ", bypass" if d["bypass"] else ""
+    extras += f", uneven {d['uneven']}" if d["uneven"] else ""
+    return f"mapper {d['mapper']}, objective {d['objective']}, counting {d['counting']}{extras}"
+
+
 def formula(row: Document) -> str:
     """``Z[512,4096] += A[512,11008] B[11008,4096]`` with the batch in front."""
     g = row["gemm"]
