@@ -58,6 +58,7 @@ def _operator(document: Document, row: Document) -> dict[str, Any]:
         "utilization": rows.percent(row["utilization"], 1),
         "far": f"x{rows.ratio(rows.far_ratio(row))}",
         "energy": "" if row["energy_j"] is None else si(row["energy_j"], "J"),
+        "total_energy": "" if row["energy_j"] is None else si(row["energy_j"] * row["count"], "J"),
         "gap": f"{100 * row['report']['gap']:.3g} %",
         "proof": rows.proof(row, document),
         "open": len(document["operators"]) <= OPEN_AT_MOST or row is longest,

@@ -128,12 +128,12 @@ def ratio(value: float) -> str:
 
 
 def percent(value: float | None, digits: int = 0) -> str:
-    """A share; small ones keep a digit, nothing becomes a false 0."""
+    """A share; below 10 % it keeps a digit, and nothing that exists is shown as 0."""
     if value is None:
         return ""
-    if 0 < value < 0.0995 / 10 ** (digits + 1):
-        return f"<{0.1 / 10**digits:g}%"
-    return f"{100 * value:.{max(digits, 1) if value < 0.0995 else digits}f}%"
+    shown = max(digits, 1) if value < 0.0995 else digits
+    least = 10.0 ** -(shown + 2)
+    return f"<{100 * least:g}%" if 0 < value < least / 2 else f"{100 * value:.{shown}f}%"
 
 
 def far_ratio(row: Document) -> float:
