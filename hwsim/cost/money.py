@@ -10,7 +10,7 @@ from hwsim.ir.numbers import Num
 from hwsim.ir.platform import Price
 
 
-def bill_usd(price: Price, devices: int, time_s: Num, energy_j: Num) -> Num:
+def bill_usd(price: Price, devices: Num, time_s: Num, energy_j: Num) -> Num:
     """US dollars of `devices` busy for `time_s` that draw `energy_j` together."""
     return devices * price.rate_usd_per_s * time_s + price.energy_usd_per_j * energy_j
 

@@ -24,7 +24,7 @@ from hwsim.ir.mapped import MappedGraph, Mapping
 from hwsim.ir.numbers import Num
 from hwsim.ir.platform import Platform
 from hwsim.ir.result import Bracket, Timeline
-from hwsim.ir.scenario import Scenario
+from hwsim.ir.scenario import Scenario, share_of
 from hwsim.ir.workload import WorkloadGraph
 from hwsim.mapping.lower import lower
 
@@ -93,7 +93,16 @@ def estimate(model: Model, platform: Platform, scenario: Scenario, formats: Any,
 def mapping_of(scenario: Scenario) -> Mapping:
     """The degrees of a scenario as a mapping decision."""
     rows = scenario.tp if scenario.sp else 1
-    return Mapping(scenario.mapper, scenario.tp, scenario.pp, scenario.ep, scenario.dp, rows)
+    return Mapping(scenario.mapper, scenario.tp, scenario.pp, scenario.ep, int(np.max(scenario.dp)), rows)
+
+
+def memory_of(model: Model, platform: Platform, scenario: Scenario, formats: Any) -> budgets.MemoryBudget:
+    """The memory budget of `estimate` without pricing anything. Raises InputError, InfeasibleError."""
+    _check_scenario(scenario)
+    whole = _graphs(model, scenario, formats)
+    return device_budget(
+        model, whole, [lower(graph, platform, mapping_of(scenario)) for graph in whole], platform, scenario
+    )
 
 
 def _check_scenario(scenario: Scenario) -> None:
@@ -136,26 +145,14 @@ def _graphs(model: Model, scenario: Scenario, formats: Any) -> list[WorkloadGrap
     ]
 
 
-def replica_batch(scenario: Scenario) -> Num:
-    """Sequences of the fullest data-parallel replica."""
-    return _share(scenario.batch, scenario.dp)
-
-
 def micro_batch(scenario: Scenario) -> Num:
     """Sequences of one micro-batch: stages of a pipeline work on `pp` of them in turn."""
-    return _share(replica_batch(scenario), scenario.pp)
-
-
-def _share(amount: Num, parts: int) -> Num:
-    if parts == 1:
-        return amount
-    share = np.ceil(amount / parts)
-    return int(share) if np.ndim(share) == 0 else share
+    return share_of(scenario.batch_of_replica, scenario.pp)
 
 
 def passes_of(scenario: Scenario) -> Num:
     """Micro-batches of one replica."""
-    return np.ceil(replica_batch(scenario) / micro_batch(scenario))
+    return np.ceil(scenario.batch_of_replica / micro_batch(scenario))
 
 
 def _phase(graph: MappedGraph, platform: Platform, scenario: Scenario, check: bool) -> Phase:
@@ -171,8 +168,13 @@ def _phase(graph: MappedGraph, platform: Platform, scenario: Scenario, check: bo
     devices = scenario.devices
     passes = passes_of(scenario) * scenario.dp
     dynamic = sum((i.cost.energy_j * i.task.count for i in timeline.intervals), 0.0) * scenario.tp * passes
-    static_w = platform.device.power.idle_w * devices + platform.host_power_w * devices / max(platform.node_size, 1)
-    return Phase(graph.phase, timeline, span, dynamic + static_w * span.value, graph.tokens * passes)
+    energy = dynamic + static_power_w(platform, devices) * span.value
+    return Phase(graph.phase, timeline, span, energy, graph.tokens * passes)
+
+
+def static_power_w(platform: Platform, devices: Num) -> Num:
+    """Watts that devices draw without doing anything, their share of the hosts included."""
+    return platform.device.power.idle_w * devices + platform.host_power_w * devices / max(platform.node_size, 1)
 
 
 def _engine(name: str) -> Callable[..., Timeline]:

@@ -43,7 +43,7 @@ def device_budget(
         weights.item() if isinstance(weights, np.generic) else weights,
         kv,
         _activations(first) / first.batch,
-        np.ceil(scenario.batch / scenario.dp) if scenario.dp > 1 else scenario.batch,
+        scenario.batch_of_replica,
         step_tokens_per_sequence=scenario.prompt_tokens,
         fraction=scenario.memory_fraction,
     )
@@ -123,7 +123,7 @@ def require_fit(workload: str, platform: Platform, scenario: Scenario, memory: M
 
 
 def _degrees(scenario: Scenario) -> str:
-    replicas = f", dp={scenario.dp}" if scenario.dp > 1 else ""
+    replicas = f", dp={scenario.dp}" if np.max(scenario.dp) > 1 else ""
     return f"tp={scenario.tp}, pp={scenario.pp}{replicas}"
 
 

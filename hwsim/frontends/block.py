@@ -40,6 +40,12 @@ def layer_kinds(spec: ModelSpec) -> dict[LayerKind, int]:
     return dict(Counter(_kind(spec, index) for index in range(spec.layers)))
 
 
+def layer_labels(spec: ModelSpec) -> tuple[str, ...]:
+    """Segment of each layer, in the order of the layers."""
+    kinds = tuple(layer_kinds(spec))
+    return tuple(_kind(spec, index).label(kinds) for index in range(spec.layers))
+
+
 def _kind(spec: ModelSpec, index: int) -> LayerKind:
     window = spec.window
     size = window.size if window and window.pattern[index % len(window.pattern)] == "window" else 0

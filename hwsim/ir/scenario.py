@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from hwsim.ir.numbers import Num
 
 
@@ -37,10 +39,23 @@ class Scenario:
     mapper: str = "roofline"
     memory_fraction: float = 0.9
     price: str = ""
-    dp: int = 1
+    dp: Num = 1
     sp: bool = False
 
     @property
-    def devices(self) -> int:
+    def devices(self) -> Num:
         """Devices of all replicas."""
         return self.tp * self.pp * self.dp
+
+    @property
+    def batch_of_replica(self) -> Num:
+        """Sequences of the fullest data-parallel replica."""
+        return share_of(self.batch, self.dp)
+
+
+def share_of(amount: Num, parts: Num) -> Num:
+    """The largest of `parts` whole shares of `amount`."""
+    if np.ndim(parts) == 0 and parts == 1:
+        return amount
+    share = np.ceil(amount / parts)
+    return int(share) if np.ndim(share) == 0 else share

@@ -1,0 +1,149 @@
+"""Costs of every legal layout of a model: one array call of the analytic engine for each (tp, pp, ep, sp).
+
+Replicas and batches are the arrays of a call. Layouts whose weights alone do not fit are not priced.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwsim.engine.estimate import Estimate, estimate, memory_of
+from hwsim.errors import InfeasibleError
+from hwsim.ir.platform import Platform
+from hwsim.ir.scenario import Scenario
+from hwsim.mapping.parallelism.columns import Columns
+from hwsim.mapping.parallelism.layouts import Extents, Layout, enumerate_layouts
+
+MOST_OF_A_REPLICA: Final = 1024  # sequences; serving engines cap running sequences at 256 to 1,024
+_FIGURES: Final = ("ttft_s", "tpot_s", "latency_s", "tokens_per_s", "energy_j_per_token", "cost_usd_per_mtok")
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """The question: `base` holds lengths and formats; `batches` are totals over all devices (empty: find them)."""
+
+    model: Any
+    platform: Platform
+    base: Scenario
+    formats: Any
+    devices: int
+    batches: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Costed:
+    """Columns of what was priced; `refused` counts layouts by why they are illegal; `unfit` are those whose least
+    batch does not fit, with the bytes missing on each device."""
+
+    columns: Columns
+    refused: dict[str, int]
+    unfit: dict[Layout, float]
+
+
+@dataclass(slots=True)
+class _Rows:
+    """Arrays of one group, before they are joined."""
+
+    layout: list[NDArray[np.int64]]
+    figures: dict[str, list[NDArray[Any]]]
+
+
+def cost_layouts(search: Search) -> Costed:
+    """Price every legal layout.
+
+    Raises
+    ------
+    InputError: more devices than the platform has, impossible sizes. InfeasibleError: no layout is legal.
+    """
+    legal = enumerate_layouts(_extents(search), search.platform, search.devices)
+    refused: Counter[str] = Counter(legal.refused)
+    groups: dict[tuple[int, int, int, bool], list[Layout]] = {}
+    for layout in legal.layouts:
+        groups.setdefault((layout.tp, layout.pp, layout.ep, layout.sp), []).append(layout)
+    kept: list[Layout] = []
+    unfit: dict[Layout, float] = {}
+    parts: list[dict[str, NDArray[Any]]] = []
+    for members in groups.values():
+        try:
+            part = _group(search, members, len(kept), unfit)
+        except InfeasibleError as error:
+            refused[error.what] += len(members)
+            continue
+        kept += members
+        if part is None:
+            refused["more replicas than sequences"] += len(members)
+        elif part:
+            parts.append(part)
+    if not kept:
+        reasons = ", ".join(f"{reason} ({count})" for reason, count in refused.most_common(3))
+        raise InfeasibleError("no legal layout", where=search.platform.name, seen=reasons, fix="another --devices")
+    return Costed(_join(parts, tuple(kept), search.devices), dict(refused), unfit)
+
+
+def _extents(search: Search) -> Extents:
+    model, formats = search.model, search.formats
+    sizes = {"decode": (1, 1, 1)}
+    return Extents.of(*(model.graph(phase, *sizes.get(phase, (1, 1, 0)), formats) for phase in model.phases))
+
+
+def _group(
+    search: Search, members: Sequence[Layout], first: int, unfit: dict[Layout, float]
+) -> dict[str, NDArray[Any]] | None:
+    """Columns of layouts that differ in their replicas only; None where none has a batch, {} where none fits."""
+    pairs = [(i, batch) for i, layout in enumerate(members) for batch in batches_of(search, layout.dp)]
+    if not pairs:
+        return None
+    index, batch = (np.array(x, dtype=np.int64) for x in zip(*pairs, strict=True))
+    replicas = np.array([layout.dp for layout in members], dtype=np.int64)[index]
+    scenario = scenario_of(search, members[0], batch, replicas)
+    memory = memory_of(search.model, search.platform, scenario, search.formats)
+    needed, usable = (np.broadcast_to(x, batch.shape) for x in (memory.needed_bytes, memory.usable_bytes))
+    for i, layout in enumerate(members):
+        mine = index == i
+        if mine.any() and not (needed <= usable)[mine].any():
+            unfit[layout] = float((needed - usable)[mine].min())
+    if not (needed <= usable).any():
+        return {}
+    result = estimate(search.model, search.platform, scenario, search.formats, check=False)
+    figures = {name: np.broadcast_to(value, batch.shape) for name, value in figures_of(result).items()}
+    used = np.array([layout.devices for layout in members], dtype=np.int64)[index]
+    sizes = {"layout": index + first, "batch": batch, "used": used, "needed_bytes": needed, "usable_bytes": usable}
+    return {**sizes, **figures}
+
+
+def batches_of(search: Search, replicas: int) -> list[int]:
+    """Total batches to try with so many replicas: those asked for, or powers of two a replica."""
+    if search.batches:
+        return [batch for batch in search.batches if batch >= replicas]
+    return [replicas << k for k in range(MOST_OF_A_REPLICA.bit_length())]
+
+
+def scenario_of(search: Search, layout: Layout, batch: Any, replicas: Any) -> Scenario:
+    """The scenario that `hwsim evaluate` would be given."""
+    return replace(search.base, tp=layout.tp, pp=layout.pp, ep=layout.ep, sp=layout.sp, dp=replicas, batch=batch)
+
+
+def figures_of(result: Estimate) -> dict[str, Any]:
+    """Figures of an estimate by column name; a model of one phase has TTFT = latency and TPOT = 0."""
+    metrics = {name: metric.value for name, metric in result.metrics.items()}
+    return {
+        "ttft_s": metrics.get("ttft_s", metrics["latency_s"]),
+        "tpot_s": metrics.get("tpot_s", 0.0),
+        "latency_s": metrics["latency_s"],
+        "tokens_per_s": metrics["throughput_tokens_per_s"],
+        "energy_j_per_token": metrics["energy_j_per_token"],
+        "cost_usd_per_mtok": metrics.get("cost_usd_per_mtok", np.nan),
+    }
+
+
+def _join(parts: list[dict[str, NDArray[Any]]], layouts: tuple[Layout, ...], devices: int) -> Columns:
+    names = ("layout", "batch", "used", *_FIGURES, "needed_bytes", "usable_bytes")
+    empty = np.array([], dtype=np.int64)
+    joined = {name: np.concatenate([part[name] for part in parts]) if parts else empty for name in names}
+    return Columns(layouts=layouts, devices=devices, **joined)
