@@ -1,0 +1,1 @@
+"""Placements of models: prices operators and tensors, lets a placement mapper decide, checks and describes it."""
