@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "compare", "evaluate", "predict", "simulate"]
+__all__ = ["__version__", "compare", "evaluate", "predict", "simulate", "timeline"]
 
 if TYPE_CHECKING:
-    from hwsim.api import compare, evaluate, predict, simulate
+    from hwsim.api import compare, evaluate, predict, simulate, timeline
 
-_API = dict.fromkeys(("compare", "evaluate", "predict", "simulate"), "hwsim.api")
+_API = dict.fromkeys(("compare", "evaluate", "predict", "simulate", "timeline"), "hwsim.api")
 
 
 def __getattr__(name: str) -> Any:

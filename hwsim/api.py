@@ -290,6 +290,65 @@ def compare(workload: str, hardware: Sequence[str], **scenario: Any) -> dict[str
     return {"schema": "hwsim/comparison@1", "columns": columns}
 
 
+@dataclass(frozen=True)
+class PhaseTimeline:
+    """Result of `timeline`: the `hwsim/timeline@1` document, its Gantt chart and its trace."""
+
+    document: dict[str, Any]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The `hwsim/timeline@1` document."""
+        return self.document
+
+    def figure(self) -> go.Figure:
+        """Gantt chart: one row a stream."""
+        from hwsim.report.trace import gantt_figure
+
+        return gantt_figure(self.document)
+
+    def trace(self) -> str:
+        """Trace Event Format as JSON text: opens in Perfetto and chrome://tracing."""
+        from hwsim.report.trace import chrome_trace_text
+
+        return chrome_trace_text(self.document)
+
+
+def timeline(
+    workload: str,
+    hardware: str | Device | Platform,
+    *,
+    phase: str | None = None,
+    technique: Mapping[str, Any] | None = None,
+    batch: int = 1,
+    prompt: int | None = None,
+    output: int = 128,
+    **options: Any,
+) -> PhaseTimeline:
+    """One phase on the clock of the discrete-event engine, with an overlap technique.
+
+    Parameters
+    ----------
+    phase: ``prefill``, ``decode`` or ``forward`` [decode, or the only one].
+    technique: fields of `hwsim.explore.timelines.Technique`: streams, parts, unit_share, micro_batches, prefetch,
+        depth, capacity.
+    options: those of `evaluate`, and what_if.
+
+    Raises
+    ------
+    InputError, UnknownNameError, InfeasibleError: as `evaluate`, and for techniques that do not apply.
+    """
+    from hwsim.explore.timelines import Technique, timeline_document
+
+    asked = dict(technique or {})
+    for name in asked:
+        if name not in Technique.__slots__:
+            raise unknown_name("field of a technique", name, Technique.__slots__)
+    what_if = options.pop("what_if", None)
+    model, platform, scenario, _ = prepare(workload, hardware, batch, prompt, output, what_if, options)
+    formats = Formats.of(scenario.weights, scenario.activations or None, scenario.kv_cache or None)
+    return PhaseTimeline(timeline_document(model.model, platform, scenario, formats, phase, Technique(**asked)))
+
+
 def predict(file: str | Path, hardware: str | None = None) -> Predictions:
     """Kernel times of the rows of a measured-data CSV: ``.pred_us``, ``.low_us``, ``.high_us`` a good row.
 

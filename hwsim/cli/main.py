@@ -22,6 +22,7 @@ VERBS: Final[dict[str, tuple[str, str]]] = {
     "roofline": ("roofline", "Which operators are bound by compute, memory or links; table and plot."),
     "explain": ("explain", "Formula, operands and source of any number of an estimate."),
     "map": ("map", "Map a workload onto the memories of a machine: tiles, placement, proof of optimality."),
+    "timeline": ("timeline", "One phase on the clock: streams, overlap, bubbles; Gantt chart and Perfetto trace."),
     "simulate": ("simulate", "Serve a stream of requests: TTFT, TPOT, tails, goodput under load."),
     "predict": ("predict", "Kernel times with bands for the rows of a CSV file."),
     "validate": ("validate", "Score hwsim against measured runs, exact cases or real engines."),

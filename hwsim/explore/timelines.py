@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from hwsim.engine import des
 from hwsim.engine.des_fluid import Job, execute
-from hwsim.engine.des_layers import STREAMS, Layout, offloaded, staged, together, unfold
+from hwsim.engine.des_layers import Layout, offloaded, staged, together, unfold
 from hwsim.engine.estimate import Model, estimate
 from hwsim.errors import InputError, unknown_name
 from hwsim.ir.platform import Platform
@@ -68,7 +68,8 @@ def timeline_document(
         "hardware": platform.name,
         "phase": whole.graph.phase,
         "technique": _described(technique, scenario),
-        "one_after_another_s": _one_after_another(whole, technique, scenario),
+        # What the technique is held against: the undivided batch; of a pipeline or an offload, its own steps in turn.
+        "in_turn_s": float(whole.time_s) if technique.parts > 1 else schedule.serial_s,
         "jobs": len(jobs),
     }
 
@@ -84,7 +85,7 @@ def _check(technique: Technique, scenario: Scenario) -> None:
         )
     if technique.micro_batches is not None and scenario.pp == 1:
         raise InputError("micro-batches need pipeline stages", where="--micro-batches", fix="add --pp 2 or more")
-    if technique.micro_batches is not None and not 1 <= technique.micro_batches <= int(scenario.batch):
+    if technique.micro_batches is not None and not 1 <= technique.micro_batches <= int(scenario.batch_of_replica):
         raise InputError("--micro-batches takes 1 up to the batch", seen=str(technique.micro_batches))
 
 
@@ -111,8 +112,8 @@ def _jobs(
     layout = Layout(technique.streams, technique.unit_share)
     if technique.parts > 1:
         parts = [
-            _phase(model, platform, replace(scenario, batch=size), formats, whole.graph.phase)
-            for size in _split(int(scenario.batch), technique.parts)
+            _phase(model, platform, replace(scenario, batch=size * scenario.dp), formats, whole.graph.phase)
+            for size in _split(int(scenario.batch_of_replica), technique.parts)
         ]
         return together(parts, layout)
     if scenario.pp > 1:
@@ -125,10 +126,12 @@ def _jobs(
 def _pipeline(
     model: Model, platform: Platform, scenario: Scenario, formats: Any, technique: Technique, whole: Timeline
 ) -> list[Job]:
-    count = technique.micro_batches or min(scenario.pp, int(scenario.batch))
-    size = -(-int(scenario.batch) // count)
+    batch = int(scenario.batch_of_replica)
+    count = technique.micro_batches or min(scenario.pp, batch)
+    size = -(-batch // count)
     # `estimate` cuts its batch into pp micro-batches: ask for the batch whose micro-batch has the size wanted here.
-    one = _phase(model, platform, replace(scenario, batch=size * scenario.pp), formats, whole.graph.phase)
+    asked = replace(scenario, batch=size * scenario.pp * scenario.dp)
+    one = _phase(model, platform, asked, formats, whole.graph.phase)
     return staged(one, scenario.pp, count)
 
 
@@ -146,16 +149,6 @@ def _rate(platform: Platform, link: str) -> float:
     return rates[link]
 
 
-def _one_after_another(whole: Timeline, technique: Technique, scenario: Scenario) -> float:
-    """The batch as a whole with nothing overlapped, what a technique is held against.
-
-    Of a pipeline: every micro-batch through all stages before the next; of an offload: each layer loaded, then run.
-    """
-    if scenario.pp > 1 or technique.prefetch is not None:
-        return float("nan")
-    return float(whole.time_s)
-
-
 def _described(technique: Technique, scenario: Scenario) -> dict[str, Any]:
     return {
         "streams": technique.streams,
@@ -167,6 +160,3 @@ def _described(technique: Technique, scenario: Scenario) -> dict[str, Any]:
         "depth": technique.depth if technique.prefetch else None,
         "capacity": dict(technique.capacity),
     }
-
-
-__all__ = ["MOST_PARTS", "STREAMS", "Technique", "timeline_document"]

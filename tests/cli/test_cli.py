@@ -167,9 +167,10 @@ def test_compare_shows_the_infeasible_machine_too(capsys: pytest.CaptureFixture[
     assert call(capsys, "compare", "llama-2-13b", "--hw", "t4", "--hw", "h100")[0] == 0
 
 
-@pytest.mark.parametrize("verb", ["roofline", "list", "show", "doctor"])
+@pytest.mark.parametrize("verb", ["roofline", "timeline", "list", "show", "doctor"])
 def test_other_verbs_answer(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
-    more = {"roofline": ["llama7b", "--hw", "a100"], "show": ["a100"]}.get(verb, [])
+    model = ["llama7b", "--hw", "a100"]
+    more = {"roofline": model, "timeline": model, "show": ["a100"]}.get(verb, [])
     code, out, _ = call(capsys, verb, *more)
     assert code == 0 and len(out.splitlines()) > 5
 

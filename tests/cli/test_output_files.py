@@ -16,6 +16,7 @@ CALLS: dict[str, list[str]] = {
     "evaluate": ["evaluate", "gpt2-xl", "--hw", "t4"],
     "compare": ["compare", "gpt2-xl", "--hw", "t4", "--hw", "a100"],
     "roofline": ["roofline", "gpt2-xl", "--hw", "t4"],
+    "timeline": ["timeline", "gpt2-xl", "--hw", "t4"],
     "map": ["map", "gemm:4x4x4", "--hw", "g3-256"],
     "simulate": ["simulate", "gpt2-xl", "--hw", "t4"],
     "predict": ["predict", "absent.csv"],
