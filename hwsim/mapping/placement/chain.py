@@ -55,14 +55,15 @@ class Chain:
         return out
 
 
-def chain_of(problem: GraphProblem, objective: str = "latency") -> Chain:
+def chain_of(problem: GraphProblem, objective: str = "latency", columns: Array | None = None) -> Chain:
     """The unrolled graph with the best candidate of each operator on each site (nothing kept on chip).
 
-    ``latency`` and ``throughput`` take the fastest candidate, ``energy`` the thriftiest, ``edp`` the least product.
+    ``latency`` and ``throughput`` take the fastest candidate, ``energy`` the thriftiest, ``edp`` the least product;
+    `columns`, shape (items, sites), says which ones instead.
     """
     order = unrolled(runs([i.block for i in problem.items], [i.copies for i in problem.items]))
     item, copy = (np.array(part) for part in zip(*order, strict=True))
-    best = _best_columns(problem, objective)[item]
+    best = (best_columns(problem, objective) if columns is None else columns)[item]
     position = {key: at for at, key in enumerate(order)}
     hop_bytes, hop_messages = _crossings(problem, position)
     table = {name: np.append(problem.of(name), np.inf)[best] for name in ("time_s", "energy_j", "memory_bytes")}
@@ -85,7 +86,7 @@ def chain_of(problem: GraphProblem, objective: str = "latency") -> Chain:
     )
 
 
-def _best_columns(problem: GraphProblem, objective: str) -> Array:
+def best_columns(problem: GraphProblem, objective: str) -> Array:
     """Column of each (item, site), -1 where there is none."""
     time, energy = problem.of("time_s"), problem.of("energy_j")
     key = {"energy": energy, "edp": energy * time}.get(objective, time)
