@@ -14,6 +14,8 @@ from hwsim.cli import options as o
 # (one of them is `--mapper`). `hwsim map WORKLOAD --mapper placement ...` is parsed by that module.
 MODES: Final[dict[str, str]] = {"placement": "map_placement", "parallelism": "map_parallelism"}
 
+EXPLAIN_S: Final = 60.0  # wall time of --explain where --budget says nothing
+
 
 def mode_of(arguments: Sequence[str]) -> str | None:
     """The module that the arguments' `--mapper` asks for, or None: this one."""
@@ -59,6 +61,12 @@ def command(
     batch: o.Batch = 1,
     prompt: o.Prompt = None,
     block: Annotated[bool, typer.Option("--block", help="One block only: no embedding, no head, no repeats.")] = False,
+    dtype: Annotated[
+        str | None, typer.Option("--dtype", help="Operand type: its peak gives the multipliers [bf16, fp16, own].")
+    ] = None,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="What binds, and what one more KiB, GB/s or unit would buy.")
+    ] = False,
     cache: Annotated[bool, typer.Option("--cache/--no-cache", help="Keep and reuse decisions.")] = True,
     set_: o.Set = None,
     format_: o.Format = "table",
@@ -75,19 +83,30 @@ def command(
     budget_s = None if budget is None else parse(budget, "time", where="--budget")
     device = _device(hw, set_)
     works = merge(_graphs(workload, phase, batch, prompt, block))
-    document = map_workload(
-        works,
-        device,
-        objective=objective,
-        mapper=mapper,
-        counting=counting,
-        bypass=bypass,
-        uneven=uneven,
-        budget_s=budget_s,
-        use_cache=cache,
-    )
+    options: dict[str, Any] = {
+        "objective": objective,
+        "mapper": mapper,
+        "counting": counting,
+        "bypass": bypass,
+        "uneven": uneven,
+        "dtype": dtype,
+        "use_cache": cache,
+    }
+    document = map_workload(works, device, budget_s=budget_s, **options)
+    if explain:
+        _explain(document, works, device, budget_s, options)
     document = {"schema": document.pop("schema"), "workload": workload, **document}
     o.emit(render(document, form), out, force)
+
+
+def _explain(document: dict[str, Any], works: Any, device: Any, budget_s: float | None, options: Any) -> None:
+    """Add to every GEMM of a document what more of each part would buy."""
+    from hwsim.mapping.plan import explain_workload
+
+    limit = EXPLAIN_S if budget_s is None else budget_s
+    found = explain_workload(works, device, budget_s=limit, **options)
+    for row, what_if in zip(document["operators"], found, strict=True):
+        row["what_if"] = what_if
 
 
 def _device(hw: str, changes: list[str] | None) -> Any:

@@ -1,41 +1,49 @@
 """From a device of the catalog to the machine that tiling mappers see (words, clock cycles, pJ).
 
-Assumptions: words of 16 bits unless told otherwise; a memory with equal read and write rates has one port for both;
-a memory of scope ``unit`` has one instance a core; a core with many multipliers feeds them from operand latches that
-hold one word of each tensor and cost nothing.
+Assumptions: all three tensors have words of the operands' type; a memory with equal read and write rates has one port
+for both; a memory of scope ``unit`` has one instance a core; a core with many multipliers feeds them from operand
+latches that hold one word of each tensor and cost nothing.
 """
 
 from __future__ import annotations
 
 import math
+import re
 from typing import Final
 
 from hwsim.errors import InputError, unknown_name
-from hwsim.ir.platform import Device, Memory
+from hwsim.ir.platform import ComputeUnit, Device, Memory
 from hwsim.mapping.machine import Level, Machine
 
 # Words a cycle that one multiplier can ask of its nearest level: reads of A, B, Z, an update of Z, three fills.
 MOST_WORDS_PER_MAC: Final = 7.0
 PJ_PER_J: Final = 1e12
 FLOP_PER_MAC: Final = 2
+PREFERRED: Final = ("bf16", "fp16")
 COUNTINGS: Final = ("timeloop", "drains")
 
 
 def machine_of(
-    device: Device, *, dtype: str = "bf16", word_bits: float = 16.0, counting: str = "timeloop", bypass: bool = False
+    device: Device,
+    *,
+    dtype: str | None = None,
+    word_bits: float | None = None,
+    counting: str = "timeloop",
+    bypass: bool = False,
 ) -> Machine:
     """The tiling machine of a device.
 
     Parameters
     ----------
-    dtype: whose peak says how many multipliers work a cycle; the device's first tensor dtype where it has none.
-    word_bits: bits of one element.
+    dtype: whose peak says how many multipliers work a cycle; None: the first of bf16, fp16 and then the matrix
+        engine's own types that the device lists.
+    word_bits: bits of one element; None: those of the dtype.
     counting: ``timeloop`` (an output tile leaves a level for free) or ``drains`` (that read counts).
     bypass: let every tensor skip every level but the nearest and the last.
 
     Raises
     ------
-    InputError: the device gives no clock, or fewer than two memories. UnknownNameError: no such counting.
+    InputError: the device gives no clock, or fewer than two memories. UnknownNameError: no such counting or dtype.
     """
     if counting not in COUNTINGS:
         raise unknown_name("counting", counting, COUNTINGS, where="--counting")
@@ -47,20 +55,24 @@ def machine_of(
         raise InputError(f"{device.name} has one memory: nothing to tile for", where=device.name, fix=fix)
     if not all(isinstance(m.size_bytes, int | float) for m in device.memories):
         raise InputError("a tiling maps one machine, not a grid of them", where=device.name)
-    peak, energy = _compute(device, dtype)
+    unit = _compute(device, dtype)
+    bits = word_bits or float(re.findall(r"\d+", unit.dtype)[0])
     units = int(device.units)
-    per_unit = max(int(peak / (FLOP_PER_MAC * clock * units) * (1 + 1e-9)), 1)
-    levels = _levels(device, clock, word_bits, per_unit, bypass)
-    return Machine(
-        device.name, levels, energy * FLOP_PER_MAC * PJ_PER_J, clock, word_bits, drain_reads=counting == "drains"
-    )
+    per_unit = max(int(float(unit.peak_flop_per_s) / (FLOP_PER_MAC * clock * units) * (1 + 1e-9)), 1)
+    levels = _levels(device, clock, bits, per_unit, bypass)
+    energy = float(unit.energy_j_per_flop) * FLOP_PER_MAC * PJ_PER_J
+    notes = (f"{unit.dtype} operands",)
+    return Machine(device.name, levels, energy, clock, bits, drain_reads=counting == "drains", notes=notes)
 
 
-def _compute(device: Device, dtype: str) -> tuple[float, float]:
-    """Peak in FLOP/s and J a FLOP of the matrix engines."""
+def _compute(device: Device, dtype: str | None) -> ComputeUnit:
+    """The matrix engine (any engine, where there is none) of a dtype."""
     usable = [c for c in device.compute if c.unit == "tensor"] or list(device.compute)
-    unit = next((c for c in usable if c.dtype == dtype), usable[0])
-    return float(unit.peak_flop_per_s), float(unit.energy_j_per_flop)
+    by_name = {c.dtype: c for c in reversed(usable)}
+    if dtype is not None and dtype not in by_name:
+        raise unknown_name("dtype", dtype, by_name, where=f"{device.name}.compute")
+    chosen = dtype or next((name for name in PREFERRED if name in by_name), usable[0].dtype)
+    return by_name[chosen]
 
 
 def _levels(device: Device, clock: float, word_bits: float, per_unit: int, bypass: bool) -> tuple[Level, ...]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from hwsim.errors import InfeasibleError, InputError
@@ -25,8 +26,19 @@ LEAST_BUDGET_S: Final = 0.2
 TIE_BREAK_PJ: Final = (1.0, 6.0, 200.0)
 
 
-def map_workload(
-    works: Sequence[Work],
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """What a mapping run has decided before the first GEMM. `known`: the device file gives energies."""
+
+    device: Device
+    machine: Machine
+    objective: str
+    loaded: LoadedMapper
+    known: bool
+    options: dict[str, Any]
+
+
+def prepare(
     device: Device,
     *,
     objective: str | None = None,
@@ -34,17 +46,33 @@ def map_workload(
     counting: str = "timeloop",
     bypass: bool = False,
     uneven: str | None = None,
-    budget_s: float | None = None,
-    use_cache: bool = True,
+    dtype: str | None = None,
+) -> Setup:
+    """The machine, objective and mapper of a run; the options are those of `map_workload`. Raises as it does."""
+    loaded = load_mapper(mapper)
+    machine = machine_of(device, dtype=dtype, counting=counting, bypass=bypass)
+    machine = machine if uneven is None else machine.split_level(uneven)
+    known = machine.mac_energy > 0 or any(level.read_energy > 0 for level in machine.levels)
+    objective = objective or ("edp" if known else "latency")
+    goal_of(objective)
+    if not known:
+        machine = _tie_break(machine, objective)
+    options = {"counting": counting, "bypass": bypass, "uneven": uneven}
+    return Setup(device, machine, objective, loaded, known, options)
+
+
+def map_workload(
+    works: Sequence[Work], device: Device, *, budget_s: float | None = None, use_cache: bool = True, **options: Any
 ) -> dict[str, Any]:
     """Every distinct GEMM mapped, costed and described.
 
     Parameters
     ----------
     works: distinct GEMMs with their executions (`hwsim.mapping.works_of`).
-    objective: ``energy``, ``latency``, ``edp``; None: edp where the device gives energies, else latency.
-    uneven: a memory in which tensors may be tiled at different depths of the loop nest (shown as two halves).
     budget_s: wall seconds for all of them together; None: until proved.
+    options: those of `prepare`: objective (``energy``, ``latency``, ``edp``; None: edp where the device gives
+        energies, else latency), mapper, counting, bypass, uneven (a memory in which tensors may be tiled at different
+        depths of the loop nest, shown as two halves), dtype.
 
     Raises
     ------
@@ -52,32 +80,55 @@ def map_workload(
     InputError: unknown names, or an energy objective on a device without energies.
     """
     begun = time.perf_counter()
-    loaded = load_mapper(mapper)
-    machine = machine_of(device, counting=counting, bypass=bypass)
-    machine = machine if uneven is None else machine.split_level(uneven)
-    known = machine.mac_energy > 0 or any(level.read_energy > 0 for level in machine.levels)
-    objective = objective or ("edp" if known else "latency")
-    goal_of(objective)
-    if not known:
-        machine = _tie_break(machine, objective)
+    setup = prepare(device, **options)
     rows = []
     for index, work in enumerate(works):
-        _require_room(device, machine, work.gemm)
+        _require_room(device, setup.machine, work.gemm)
         left = None if budget_s is None else max(budget_s - (time.perf_counter() - begun), 0.0) / (len(works) - index)
-        rows.append(_row(machine, work, objective, loaded, left, known, use_cache))
+        rows.append(_row(setup, work, left, use_cache))
     return {
         "schema": "hwsim/mapping@1",
         "hardware": device.name,
-        "objective": objective,
-        "mapper": loaded.mapper.name,
-        "counting": counting,
-        "bypass": bypass,
-        "uneven": uneven,
-        "machine": describe.machine_of_document(machine, known),
+        "objective": setup.objective,
+        "mapper": setup.loaded.mapper.name,
+        **setup.options,
+        "machine": describe.machine_of_document(setup.machine, setup.known),
         "operators": rows,
         "total": _total(rows),
         "seconds": time.perf_counter() - begun,
     }
+
+
+def explain_workload(
+    works: Sequence[Work], device: Device, *, budget_s: float | None = None, use_cache: bool = True, **options: Any
+) -> list[list[dict[str, Any]]]:
+    """For every distinct GEMM, what more of each part of the machine would buy (`describe.whatif`).
+
+    The options are those of `map_workload`. Every GEMM is asked first what binds it; the search for the smallest
+    step that helps comes after, so that a budget is spent on the broad answers first.
+    """
+    from hwsim.mapping.describe.whatif import Probe, what_more_buys
+
+    deadline = math.inf if budget_s is None else time.perf_counter() + budget_s
+    setup = prepare(device, **options)
+
+    def solve(machine: Machine, gemm: Gemm, left: float | None) -> Decision:
+        return decide(machine, gemm, setup.objective, setup.loaded, left, use_cache)[0]
+
+    probes = [
+        Probe(
+            setup.machine,
+            work.gemm,
+            setup.objective,
+            lambda machine, left, gemm=work.gemm: solve(machine, gemm, left),  # type: ignore[misc]
+            setup.known,
+            deadline,
+        )
+        for work in works
+    ]
+    for probe in probes:
+        what_more_buys(probe, deep=False)
+    return [what_more_buys(probe) for probe in probes]
 
 
 def _tie_break(machine: Machine, objective: str) -> Machine:
@@ -125,17 +176,9 @@ def decide(
     return decision, False
 
 
-def _row(
-    machine: Machine,
-    work: Work,
-    objective: str,
-    loaded: LoadedMapper,
-    budget_s: float | None,
-    known: bool,
-    use_cache: bool,
-) -> dict[str, Any]:
-    gemm = work.gemm
-    decision, cached = decide(machine, gemm, objective, loaded, budget_s, use_cache)
+def _row(setup: Setup, work: Work, budget_s: float | None, use_cache: bool) -> dict[str, Any]:
+    gemm, machine, objective = work.gemm, setup.machine, setup.objective
+    decision, cached = decide(machine, gemm, objective, setup.loaded, budget_s, use_cache)
     row = {
         "name": gemm.name,
         "used_by": list(work.used_by),
@@ -147,11 +190,11 @@ def _row(
         "cached": cached,
     }
     if decision.tiling is None:
-        return {**row, **describe.ideal(machine, gemm, objective, decision.report, known)}
+        return {**row, **describe.ideal(machine, gemm, objective, decision.report, setup.known)}
     counts, report = costed(machine, gemm, objective, decision)
     return {
         **row,
-        **describe.mapped(machine, gemm, decision.tiling, counts, known),
+        **describe.mapped(machine, gemm, decision.tiling, counts, setup.known),
         "report": describe.report_of(report),
     }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from hwsim.report import mapping_explain
 from hwsim.report import mapping_rows as rows
 from hwsim.report.table import grid, render
 from hwsim.units import si
@@ -22,8 +23,12 @@ def mapping_table(document: Document) -> str:
         parts += _operator(row, document)
     if any(row["levels"] for row in document["operators"]):
         parts += [_KEY, ""]
+    if any(row.get("what_if") for row in document["operators"]):
+        parts += [mapping_explain.KEY, ""]
     if len(document["operators"]) > 1:
         parts += [_summary(document), ""]
+        if together := mapping_explain.totals(document):
+            parts += [grid(("part", "one more", "buys for all executions"), together, (0, 1, 2)), ""]
     return render(*parts, _total(document)).rstrip("\n") + "\n"
 
 
@@ -37,7 +42,13 @@ def _operator(row: Document, document: Document) -> list[Any]:
     times = f", {row['count']} times" if row["count"] > 1 else ""
     lines: list[Any] = [f"{row['name']}: {rows.formula(row)}, {si(rows.macs(row), 'MAC')}{times}{used}"]
     lines += [_nest(row)] if row["levels"] else ["no loops decided: ideal figures, compulsory traffic"]
-    return [*lines, f"  {_verdict(row)}", f"  {rows.proof(row, document)}", ""]
+    return [
+        *lines,
+        f"  {_verdict(row)}",
+        f"  {rows.proof(row, document)}",
+        *mapping_explain.what_if_table(document, row),
+        "",
+    ]
 
 
 def _nest(row: Document) -> Any:
