@@ -401,3 +401,37 @@ def simulate(workload: str, hardware: str, **options: Any) -> Simulation:
         if name not in SIMULATE_DEFAULTS:
             raise unknown_name("option", name, SIMULATE_DEFAULTS)
     return Simulation(run_session({**SIMULATE_DEFAULTS, "workload": workload, "hw": hardware, **options}))
+
+
+class Plan(Simulation):
+    """Result of `plan`: the `hwsim/parallelism@1` document and its notebook view."""
+
+    def __str__(self) -> str:
+        from hwsim.report.parallelism import parallelism_table
+
+        return parallelism_table(self.document)
+
+
+def plan(workload: str, hardware: str | Device | Platform, **options: Any) -> Plan:
+    """How to split a model over devices: tensor, pipeline, data, expert and sequence parallelism.
+
+    Parameters
+    ----------
+    options: devices [all], objective (throughput, latency, energy, cost), slo (``"ttft=1s,tpot=50ms"``), batch (total
+        sequences, one or several; none: a grid), mapper, budget; prompt, output, what_if and the
+        others of `evaluate` but tp, pp, ep, dp, sp.
+
+    Raises
+    ------
+    InputError, UnknownNameError: bad names or values. InfeasibleError: nothing is legal, fits or keeps the limits.
+    """
+    from hwsim.explore.plan_question import PLAN_DEFAULTS, answer
+
+    asked = {name: options.pop(name) for name in tuple(options) if name in PLAN_DEFAULTS}
+    for name in ("tp", "pp", "ep", "dp", "sp"):
+        if name in options:
+            raise InputError(f"{name} is what a plan decides", where=name, fix="`hwsim evaluate` takes degrees")
+    sizes = (options.pop("prompt", None), options.pop("output", 128), options.pop("what_if", None))
+    model, platform, scenario, hashes = prepare(workload, hardware, 1, *sizes, options)
+    about = {"workload": describe(model), "hardware": {"name": platform.name, "device": platform.device.name}}
+    return Plan(answer(model.model, platform, scenario, asked, {**about, "inputs": hashes}))

@@ -21,6 +21,10 @@ from hwsim.mapping.parallelism.columns import Columns
 from hwsim.mapping.parallelism.layouts import Extents, Layout, enumerate_layouts
 
 MOST_OF_A_REPLICA: Final = 1024  # sequences; serving engines cap running sequences at 256 to 1,024
+# Numbers with three significant bits: 1 to 8, then four an octave, so that a limit is met within 25 %.
+GRID: Final = tuple(
+    sorted({m << k for m in range(1, 8) for k in range(10) if m << k <= MOST_OF_A_REPLICA} | {MOST_OF_A_REPLICA})
+)
 _FIGURES: Final = ("ttft_s", "tpot_s", "latency_s", "tokens_per_s", "energy_j_per_token", "cost_usd_per_mtok")
 
 
@@ -118,10 +122,10 @@ def _group(
 
 
 def batches_of(search: Search, replicas: int) -> list[int]:
-    """Total batches to try with so many replicas: those asked for, or powers of two a replica."""
+    """Total batches to try with so many replicas: those asked for, or the grid of one replica times the replicas."""
     if search.batches:
         return [batch for batch in search.batches if batch >= replicas]
-    return [replicas << k for k in range(MOST_OF_A_REPLICA.bit_length())]
+    return [replicas * batch for batch in GRID]
 
 
 def scenario_of(search: Search, layout: Layout, batch: Any, replicas: Any) -> Scenario:

@@ -20,6 +20,7 @@ from typing import Final
 import numpy as np
 
 from hwsim.cost import registry
+from hwsim.cost.roofline import largest
 from hwsim.errors import InfeasibleError
 from hwsim.ir.mapped import MappedGraph, Mapping, Task
 from hwsim.ir.numbers import Num
@@ -156,7 +157,8 @@ class _Stream:
         """
         stages, node = self.mapping.pipeline_parallel, self.platform.node_size
         block = [o for o in graph.operators if o.segment not in ("embed", "head")]
-        message = max((t.moved_bytes for t in block[-1].outputs if t.role == "activation"), default=0)
+        sizes = {t.name: t.moved_bytes for t in block[-1].outputs if t.role == "activation"}
+        message = largest(sizes) if sizes else 0
         message = message / self.region.ranks if self.region.ranks > 1 else message
         far = crossings(stages, stride(self.mapping), node) if self.platform.scale_out is not None else 0
         for name, count, span in (("send", stages - 1 - far, 2), ("send_across", far, node + 1)):

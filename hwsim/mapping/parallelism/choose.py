@@ -93,7 +93,7 @@ def choose(columns: Columns, objective: str, limits: Limits, refine: Refine, bud
     found: list[tuple[float, Refined]] = []
     left = np.inf
     for tried, index in enumerate(order.tolist()):
-        if found and bound[index] >= min(value for value, _ in found):
+        if found and bound[index] >= (least := min(value for value, _ in found)) - abs(least) * TOLERANCE:
             break
         late = budget_s is not None and time.perf_counter() - begun > budget_s
         if found and (late or tried >= MOST_REFINEMENTS):
@@ -109,9 +109,12 @@ def choose(columns: Columns, objective: str, limits: Limits, refine: Refine, bud
 
 
 def _best_first(columns: Columns, bound: NDArray[np.float64], good: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Allowed columns by bound; among equals fewer devices, then fewer stages of the layout list."""
+    """Allowed columns by bound; among equals (to 12 digits) the quicker, then fewer devices."""
     index = np.flatnonzero(good & np.isfinite(bound))
-    keys = (columns.layout[index], columns.used[index], columns.latency_s[index], bound[index])
+    values, latency = (
+        np.round(x[index] / np.abs(x[index]).min(initial=np.inf), 12) for x in (bound, columns.latency_s)
+    )
+    keys = (columns.layout[index], columns.used[index], latency, values)
     return np.asarray(index[np.lexsort(keys)])
 
 

@@ -1,0 +1,129 @@
+"""A `hwsim/parallelism@1` document as a table that a person can read."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from hwsim.report.table import grid, render
+from hwsim.units import gib, si
+
+Document = dict[str, Any]
+_HEADER: Final = (
+    "layout", "devices", "batch", "TTFT", "TPOT", "token/s", "token/s/device", "token/s/user", "memory", "J/token",
+    "USD/Mtoken", "layers by stage",
+)  # fmt: skip
+_FRONT: Final = 10  # lines of the front in a table; the document has all
+_UNITS: Final = {"latency": "s", "throughput": "token/s/device", "energy": "J/token", "cost": "USD/Mtoken"}
+
+
+def parallelism_table(document: Document) -> str:
+    """Text of the document: the answer, the ranking, why others fail, what binds, the front, the proof."""
+    parts: list[Any] = [_headline(document), "  " + _question(document), ""]
+    parts += [grid(_HEADER, [_cells(row) for row in document["ranking"]], (0,)), ""]
+    parts += [_considered(document["considered"]), *_binds(document), _proof(document), ""]
+    front = document["pareto"]
+    if len(front) > 1:
+        shown = thinned(front)
+        part = f", {len(shown)} of {len(front)} shown" if len(shown) < len(front) else ""
+        parts += [f"nothing beats these in both token/s/user and token/s/device (stages taken as equal{part}):"]
+        parts += [grid(_HEADER[:-1], [_cells(row)[:-1] for row in shown], (0,)), ""]
+    parts += [f"warning: {text}" for text in document.get("warnings", ())]
+    return render(*parts).rstrip("\n") + "\n"
+
+
+def thinned(front: list[Document]) -> list[Document]:
+    """At most `_FRONT` points of the front, its ends among them."""
+    if len(front) <= _FRONT:
+        return front
+    return [front[round(i * (len(front) - 1) / (_FRONT - 1))] for i in range(_FRONT)]
+
+
+def layout_name(row: Document) -> str:
+    """Degrees above one, e.g. ``tp8 pp2 dp4 sp``."""
+    words = [f"{name}{row[name]}" for name in ("tp", "pp", "dp", "ep") if row[name] > 1] + ["sp"] * row["sp"]
+    return " ".join(words) or "one device"
+
+
+def _headline(document: Document) -> str:
+    best = document["chosen"]
+    where = f"{document['devices']} devices of {document['hardware']['name']}"
+    value = {
+        "latency": si(best["latency_s"], "s") + " a request",
+        "throughput": f"{best['tokens_per_s_device']:.4g} token/s/device",
+        "energy": si(best["energy_j_per_token"], "J") + "/token",
+        "cost": f"{best['cost_usd_per_mtok'] or 0:.4g} USD/Mtoken",
+    }[document["objective"]]
+    return f"{document['workload']['name']} on {where}: {layout_name(best)} at batch {best['batch']}, {value}"
+
+
+def _question(document: Document) -> str:
+    s, slo = document["scenario"], document["slo"]
+    limits = [f"{name.removesuffix('_s')} <= {si(v, 's')}" for name, v in slo.items() if v is not None]
+    asked = ", ".join(limits) or "no service limits"
+    return (
+        f"best {document['objective']} with {asked}; prompt {s['prompt_tokens']}, output {s['output_tokens']}; weights "
+        f"{s['weights']}, activations {s['activations']}, KV cache {s['kv_cache']}; {s['efficiency']}"
+    )
+
+
+def _cells(row: Document) -> tuple[str, ...]:
+    cost = row["cost_usd_per_mtok"]
+    return (
+        layout_name(row),
+        str(row["devices"]),
+        str(row["batch"]),
+        si(row["ttft_s"], "s"),
+        si(row["tpot_s"], "s") if row["tpot_s"] else "-",
+        f"{row['tokens_per_s']:,.0f}",
+        f"{row['tokens_per_s_device']:.4g}",
+        f"{row['tokens_per_s_user']:.4g}",
+        f"{row['memory_fill'] * 100:.0f} %",
+        f"{row['energy_j_per_token']:.3g}",
+        "-" if cost is None else f"{cost:.3g}",
+        stages_text(row["stage_layers"]),
+    )
+
+
+def stages_text(layers: list[int] | None) -> str:
+    """Runs of equal stages: ``3x11 12`` for 11, 11, 11, 12."""
+    if not layers:
+        return ""
+    runs: list[list[int]] = []
+    for count in layers:
+        if runs and runs[-1][1] == count:
+            runs[-1][0] += 1
+        else:
+            runs.append([1, count])
+    return " ".join(f"{times}x{count}" if times > 1 else str(count) for times, count in runs)
+
+
+def _considered(c: Document) -> str:
+    failed = [f"{count} by {reason}" for reason, count in c["failed"].items() if count]
+    if c["failed"].get("memory") and c["memory_short_bytes"] is not None:
+        failed[0] += f" (the least short misses {gib(c['memory_short_bytes'])} a device)"
+    illegal = [f"{count} {reason}" for reason, count in c["illegal"].items()]
+    text = f"{c['legal']} legal layouts, {c['feasible']} feasible, {c['priced_points']} points priced"
+    text += f"; fail: {', '.join(failed)}" if failed else "; none fails"
+    return text + (f"; not legal: {', '.join(illegal)}" if illegal else "")
+
+
+def _binds(document: Document) -> list[str]:
+    lines = []
+    for item in document["binds"]:
+        show = gib if item["limit"] == "memory" else lambda v: si(v, "s")
+        used = f"{show(item['used'])} of {show(item['allowed'])} ({item['used'] / item['allowed'] * 100:.0f} %)"
+        gain = item["gain_without"]
+        verdict = (
+            f"binds: without it {document['objective']} gets {gain * 100:.3g} % better" if gain > 1e-6 else "slack"
+        )
+        lines.append(f"{item['limit']}: {used}, {verdict}")
+    return lines
+
+
+def _proof(document: Document) -> str:
+    s = document["solver"]
+    value = f"{abs(s['objective']):.6g} {_UNITS[document['objective']]}"
+    pipelines = f", {s['refined']} candidates with exact stages"
+    if s["status"] == "optimal":
+        return f"proved best ({value}, gap 0, {s['solver']} {s['version']}{pipelines})"
+    return f"best found {value}, bound {abs(s['bound']):.6g}, gap {s['gap'] * 100:.3g} % ({s['solver']}{pipelines})"
