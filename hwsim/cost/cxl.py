@@ -25,8 +25,8 @@ from hwsim.ir.platform import Platform
 from hwsim.ir.result import Bracket, TaskCost, Timeline
 
 BAND: Final = 1.5
-_DMA_BYTES: Final = 6  # of a parameter a step: 16-bit weights for forward and backward, 16-bit gradients back
-_PASSES: Final = 3  # forward, and a backward of twice its work
+DMA_BYTES: Final = 6  # of a parameter a step: 16-bit weights for forward and backward, 16-bit gradients back
+PASSES: Final = 3  # forward, and a backward of twice its work
 # share of the CPU's state in DRAM, and whether the GPU's copies lie on the cards
 _PLACEMENTS: Final = {"dram": (1.0, False), "cxl": (0.0, True), "interleave": (0.5, True), "aware": (1.0, True)}
 
@@ -49,8 +49,8 @@ def metrics(timelines: Sequence[Timeline]) -> Mapping[str, Bracket]:
     in_dram, on_cards = _PLACEMENTS[o["placement"]]
     optimizer = count * o["state_bytes"] * (in_dram / o["dram"] + (1 - in_dram) / (o["cards"] * o["card"]))
     source = o["cards"] * o["card"] if on_cards else o["dram"]
-    dma = count * _DMA_BYTES / min(o["link"], source)
-    step = np.maximum(first.time_s * _PASSES, dma) + optimizer
+    dma = count * DMA_BYTES / min(o["link"], source)
+    step = np.maximum(first.time_s * PASSES, dma) + optimizer
     return {
         "optimizer_s": Bracket(plain(optimizer)),
         "step_s": Bracket(plain(step)),

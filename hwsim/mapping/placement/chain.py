@@ -86,7 +86,7 @@ def chain_of(problem: GraphProblem, objective: str = "latency", columns: Array |
     )
 
 
-def best_columns(problem: GraphProblem, objective: str) -> Array:
+def best_columns(problem: GraphProblem, objective: str = "latency") -> Array:
     """Column of each (item, site), -1 where there is none."""
     time, energy = problem.of("time_s"), problem.of("energy_j")
     key = {"energy": energy, "edp": energy * time}.get(objective, time)

@@ -242,7 +242,7 @@ def _settled(
     unit, kinds, solver, budget_s = how
     program, shares, times = _build(problem, unit, kinds)
     goal = Sum(times, [p.count for p in problem.phases])
-    goal.row(program, high=value / unit * (1 + 1e-10), name="as fast as the best")
+    goal.row(program, high=value / unit, name="as fast as the best")
     far = np.arange(len(problem.tiers)) / len(problem.tiers)
     weights = problem.sizes[:, None] * far[None, :] / problem.sizes.sum()
     Sum(shares.ravel(), weights.ravel()).minimise(program, UNITS)
