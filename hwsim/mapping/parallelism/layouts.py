@@ -135,6 +135,8 @@ def _indivisible(layout: Layout, extents: Extents) -> str:
         return "KV heads cannot be spread evenly"
     if extents.vocabulary and tp > extents.vocabulary:
         return "more ranks than words"
+    if tp % ep and (ep % tp or layout.dp % (ep // tp)):
+        return "expert groups are no whole tensor groups"
     if any(count % ep for count in extents.experts):
         return "ep does not divide the experts"
     if ep < tp and any(width % (tp // ep) for width in extents.expert_widths):
