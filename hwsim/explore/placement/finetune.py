@@ -80,7 +80,9 @@ def finetune_case(
     }
     warnings = () if any(n == "dram" for n, _ in rooms) else ("DRAM is taken as large enough: --room dram=128GiB",)
     scenario = {"batch": request.batch, "prompt": request.prompt, "walk": walk, "rooms": dict(rooms)}
-    return Case(problem, {"compute and DMA": "compute_s", "optimizer": "optimizer_s"}, rules, scenario, warnings)
+    return Case(
+        problem, {"compute and DMA": "forward_backward_s", "optimizer": "optimizer_s"}, rules, scenario, warnings
+    )
 
 
 def _forward(model: Model, device: Device, request: Request) -> tuple[float, float]:

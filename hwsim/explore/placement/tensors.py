@@ -127,8 +127,7 @@ def _binding(problem: TierProblem, shares: Array) -> list[str]:
     for phase in problem.phases:
         parts = phase_parts(problem, phase, shares)
         binds = max(parts, key=lambda name: parts[name])
-        text = "what runs whatever lies where" if binds == "floor" else binds
-        slow.append(f"{phase.name} is bound by {text}")
+        slow.append(f"{phase.name} is bound by {binds}")
     return [*full, *slow]
 
 
