@@ -14,6 +14,7 @@ from hwsim.cli import options as o
 # (one of them is `--mapper`). `hwsim map WORKLOAD --mapper placement ...` is parsed by that module.
 MODES: Final[dict[str, str]] = {"placement": "map_placement", "parallelism": "map_parallelism"}
 
+EXPORTS: Final = ("timeloop",)
 EXPLAIN_S: Final = 60.0  # wall time of --explain where --budget says nothing
 
 
@@ -69,12 +70,20 @@ def command(
     ] = False,
     cache: Annotated[bool, typer.Option("--cache/--no-cache", help="Keep and reuse decisions.")] = True,
     set_: o.Set = None,
+    trace: Annotated[
+        Path | None, typer.Option("--trace", metavar="FILE.json", help="Also write a trace for Perfetto.")
+    ] = None,
+    export: Annotated[
+        tuple[str, Path] | None,
+        typer.Option("--export", metavar="timeloop DIR", help="Also write YAML files for timeloop-model."),
+    ] = None,
     format_: o.Format = "table",
     out: o.OutFile = None,
     force: o.Force = False,
 ) -> None:
     """Map a workload onto the memories of a machine: loops, tiles, traffic, energy, proof of optimality."""
     form = o.check_format(o.format_of(format_, out), ("table", "json", "html"))
+    _check_outputs(out, trace, export, force)
     _known_mapper(mapper)
     from hwsim.mapping.gemms import merge
     from hwsim.mapping.plan import map_workload
@@ -96,7 +105,35 @@ def command(
     if explain:
         _explain(document, works, device, budget_s, options)
     document = {"schema": document.pop("schema"), "workload": workload, **document}
+    _write_beside(document, trace, export, force)
     o.emit(render(document, form), out, force)
+
+
+def _check_outputs(out: Path | None, trace: Path | None, export: tuple[str, Path] | None, force: bool) -> None:
+    """Refuse what could not be written before anything is computed."""
+    from hwsim.errors import unknown_name
+
+    if trace is not None:
+        o.check_suffix(trace, (".json",))
+    if export is not None and export[0] not in EXPORTS:
+        raise unknown_name("export format", export[0], EXPORTS, where="--export")
+    for path in (out, trace, None if export is None else export[1]):
+        o.check_free(path, force)
+
+
+def _write_beside(document: dict[str, Any], trace: Path | None, export: tuple[str, Path] | None, force: bool) -> None:
+    """The trace and the exported files; both texts are complete before the first is written."""
+    files: dict[str, str] = {}
+    if export is not None:
+        from hwsim.report.timeloop import timeloop_files
+
+        files = timeloop_files(document)
+    if trace is not None:
+        from hwsim.report.mapping_trace import mapping_trace_text
+
+        o.emit(mapping_trace_text(document), trace, force)
+    if export is not None:
+        o.emit_folder(files, export[1], force)
 
 
 def _explain(document: dict[str, Any], works: Any, device: Any, budget_s: float | None, options: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -88,6 +89,13 @@ def check_suffix(out: Path | None, known: tuple[str, ...]) -> None:
         )
 
 
+def check_free(out: Path | None, force: bool) -> None:
+    """Refuse to overwrite a file or folder unless asked to. Raises InputError."""
+    if out is not None and out.exists() and not force:
+        kind = "folder" if out.is_dir() else "file"
+        raise InputError(f"the output {kind} exists", where=str(out), fix="choose another name or add --force")
+
+
 def emit(text: str, out: Path | None, force: bool = False) -> None:
     """Write a result to stdout, or whole and atomically to a file. Raises InputError if the file is in the way."""
     body = text if text.endswith("\n") else text + "\n"
@@ -95,8 +103,14 @@ def emit(text: str, out: Path | None, force: bool = False) -> None:
         sys.stdout.write(body)
         sys.stdout.flush()
         return
-    if out.exists() and not force:
-        raise InputError("the output file exists", where=str(out), fix="choose another name or add --force")
+    check_free(out, force)
+    _write(out, body)
+    note(f"wrote {out}")
+
+
+def _write(out: Path, body: str) -> None:
+    """A file whole or not at all. Raises InputError."""
+    name = ""
     try:
         handle, name = tempfile.mkstemp(dir=out.parent, prefix=f".{out.name}.")
         with os.fdopen(handle, "w", encoding="utf-8") as stream:
@@ -104,8 +118,34 @@ def emit(text: str, out: Path | None, force: bool = False) -> None:
         os.chmod(name, 0o666 & ~_umask())
         os.replace(name, out)
     except OSError as error:
+        if name:
+            Path(name).unlink(missing_ok=True)
         raise InputError("cannot write the output file", where=str(out), seen=error.strerror or str(error)) from None
-    note(f"wrote {out}")
+
+
+def emit_folder(files: dict[str, str], folder: Path, force: bool = False) -> None:
+    """Write files (relative path -> text) as one new folder, whole or not at all; with `force` into an old one.
+
+    Raises InputError if the folder is in the way or cannot be written.
+    """
+    check_free(folder, force)
+    target = folder
+    try:
+        if not folder.exists():
+            target = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+        for name, text in files.items():
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            _write(target / name, text)
+        if target != folder:
+            os.chmod(target, 0o777 & ~_umask())
+            os.replace(target, folder)
+    except OSError as error:
+        seen = error.strerror or str(error)
+        raise InputError("cannot write the output folder", where=str(folder), seen=seen) from None
+    finally:
+        if target != folder and target.exists():
+            shutil.rmtree(target, ignore_errors=True)
+    note(f"wrote {folder} ({len(files)} files)")
 
 
 def _umask() -> int:
