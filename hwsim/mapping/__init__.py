@@ -32,6 +32,7 @@ _HOME: Final = {
     "balance": "parallelism.stages",
     "best_tiling": "optimize",
     "check": "legality",
+    "check_mapper": "conformance",
     "choose": "parallelism.choose",
     "claim": "protocol",
     "count": "counts",
