@@ -100,6 +100,7 @@ def run_mip(
 def _highs(
     program: Program, columns: Array | None, *, relax: bool, time_limit_s: float, cutoff: float = math.inf
 ) -> Any:
+    best_available("highs")  # relaxations need it whatever solves the program: said plainly where it is missing
     import highspy
 
     matrix = program.matrix()
@@ -167,6 +168,8 @@ def _run_scipy(program: Program, columns: Array, time_limit_s: float, gap: float
     bound = float(result.mip_dual_bound) if result.mip_dual_bound is not None else -math.inf
     if result.x is None:
         return RawSolution(word, bound=math.inf if word == "infeasible" else bound)
+    if word == "optimal" and result.mip_dual_bound is None:  # a plain LP has no bound of a search
+        bound = float(result.fun)
     return RawSolution(word, float(result.fun), bound, np.asarray(result.x))
 
 
@@ -188,7 +191,10 @@ def _run_cbc(program: Program, columns: Array, time_limit_s: float, gap: float, 
         if not command.available():
             raise SolverError("CBC is not available in this PuLP", fix='pip install "pulp>=3.3,<4"')
         command.tmpDir = folder
-        problem.solve(command)
+        try:
+            problem.solve(command)
+        except pulp.PulpSolverError as error:
+            raise SolverError("CBC failed", seen=str(error)[:120], fix='pip install "highspy" and use HiGHS') from error
         text = log.read_text(errors="replace") if log.exists() else ""
     return _cbc_words(problem, variables, text)
 

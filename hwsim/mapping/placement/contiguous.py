@@ -140,7 +140,7 @@ class StageProgram:
     def __init__(self, chain: Chain, order: tuple[int, ...], window: tuple[Array, Array]) -> None:
         self.chain, self.order, self.constant = chain, order, 0.0
         self.program = Program(f"stages of {chain.name}")
-        self.program.columns(1, integer=False)  # where every stage is known beforehand, no other column is left
+        self.program.at_most(self.program.columns(1, 1.0, integer=False))  # all that is left where all is known
         earliest, latest = window
         self.prefix = Prefix(self.program, len(chain.names), len(order), earliest, latest)
         finite = np.where(np.isfinite(chain.time_s), chain.time_s, 0.0)

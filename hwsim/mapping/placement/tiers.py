@@ -97,7 +97,7 @@ class TierProblem:
 
 
 def phase_parts(problem: TierProblem, phase: Phase, shares: Array) -> dict[str, float]:
-    """Seconds of a phase by what could bind it: ``computing`` (the floor), each tier (or ``all tiers`` in series), each link."""
+    """Seconds of a phase by what could bind it: ``computing``, each tier (or ``all tiers`` in series), each link."""
     moved = phase.traffic_bytes @ shares
     with np.errstate(divide="ignore", invalid="ignore"):
         seconds = np.where(moved > 0, moved / phase.rates, 0.0)
