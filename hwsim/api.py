@@ -97,8 +97,9 @@ def evaluate(
         tokens a sequence; scalars, or arrays that broadcast together for a grid.
     what_if: device fields to replace, by dotted path, e.g. ``{"memories.hbm.read": "3 TB/s"}`` or SI numbers or arrays.
     check_fit: refuse a scenario that does not fit in memory.
-    options: weights, activations, kv_cache (format names), tp, pp, ep, dp, sp, efficiency, engine, mapper, price,
-        memory_fraction.
+    options: weights, activations, kv_cache (format names), tp, pp, ep, dp, sp, efficiency, engine, price,
+        memory_fraction; mapper (catalog name or path of a file; ``roofline`` decides nothing), map_objective
+        (``latency``, ``energy``, ``edp``), map_budget_s (wall seconds a phase).
 
     Raises
     ------
@@ -174,6 +175,8 @@ def _scenario(
         "mapper",
         "price",
         "memory_fraction",
+        "map_objective",
+        "map_budget_s",
     )
     for name in options:
         if name not in known:
@@ -184,14 +187,8 @@ def _scenario(
     given.setdefault("weights", native_16bit(platform.device))
     if given.get("engine", "analytic") not in ENGINES:
         raise unknown_name("engine", str(given["engine"]), ENGINES)
-    if given.get("mapper", "roofline") != "roofline":
+    if "mapper" in given:
         content.resolve(str(given["mapper"]), "mapper")
-        raise InputError(
-            "evaluate prices operators without a tiling of their own (mapper roofline)",
-            where="--mapper",
-            seen=str(given["mapper"]),
-            fix="`hwsim map WORKLOAD --hw NAME --mapper ...` shows what other mappers find",
-        )
     length = prompt if prompt is not None else model.model.fixed_tokens or 512
     return Scenario(batch=batch, prompt_tokens=length, output_tokens=output, **given)
 

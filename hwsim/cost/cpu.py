@@ -14,11 +14,16 @@ from hwsim.cost import generic
 from hwsim.cost.bracketed import bracketed, plain
 from hwsim.cost.roofline import dynamic_energy_j
 from hwsim.ir.mapped import Task
-from hwsim.ir.platform import Platform
+from hwsim.ir.platform import Device, Platform
 from hwsim.ir.result import TaskCost
 
 BAND: Final = 1.6
 _UNPACKED_BITS: Final = 8  # from this width on weights need no unpacking
+
+
+def takes(device: Device) -> tuple[str, ...]:
+    """Tilings where the generic model prices the device; the low-bit law has its own efficiencies."""
+    return () if "cpu" in device.extra else generic.takes(device)
 
 
 def task_cost(task: Task, platform: Platform) -> TaskCost:

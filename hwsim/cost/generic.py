@@ -10,11 +10,11 @@ from __future__ import annotations
 
 from typing import Final
 
-from hwsim.cost import collectives
+from hwsim.cost import collectives, tiled
 from hwsim.cost.roofline import dynamic_energy_j, floor_parts, largest, total
 from hwsim.ir.mapped import Task
 from hwsim.ir.numbers import Num
-from hwsim.ir.platform import Platform
+from hwsim.ir.platform import Device, Platform
 from hwsim.ir.result import TaskCost
 
 COMPUTE_EFFICIENCY: Final = 0.75
@@ -24,13 +24,18 @@ BAND: Final = 1.45
 DEFAULT_LAUNCH_S: Final = 5e-6  # of a device whose file gives none: order of a driver launch
 
 
+def takes(device: Device) -> tuple[str, ...]:
+    """Tilings: their bytes and steps take the place of the ideal (`hwsim.cost.tiled`)."""
+    return ("tiling",)
+
+
 def task_cost(task: Task, platform: Platform) -> TaskCost:
     """Bracketed time of one execution on a device without a calibration."""
     floors = floor_parts(task, platform)
     launch = platform.device.overheads.launch_s * task.launches
     parts: dict[str, Num] = {
         name: seconds / (COMPUTE_EFFICIENCY if name == "compute" else MEMORY_EFFICIENCY)
-        for name, seconds in floors.items()
+        for name, seconds in tiled.lifted(task, platform, floors).items()
     }
     if task.kind == "collective":
         dims = task.operator.dims

@@ -23,6 +23,11 @@ from hwsim.ir.result import TaskCost
 BAND: Final = 1.25  # the prefill law is within 20 % over seven published runs, the shape law within 15 %
 
 
+def takes(device: Device) -> tuple[str, ...]:
+    """Tilings where the generic model prices the device; the laws of phones are of whole products."""
+    return () if "phone" in device.extra else generic.takes(device)
+
+
 def task_cost(task: Task, platform: Platform) -> TaskCost:
     """Bracketed time of one execution."""
     phone = platform.device.extra.get("phone")

@@ -2,7 +2,8 @@
 
 A family module exposes ``task_cost(task, platform) -> TaskCost``. To add a family: write its file and one line here.
 It may also expose ``plan(graph) -> graph`` (its own mapping choices, written into `Task.choice`, and the refusal of
-what the device cannot hold) and ``metrics(timelines) -> {name: Bracket}`` (figures that only this family has).
+what the device cannot hold), ``metrics(timelines) -> {name: Bracket}`` (figures that only this family has) and
+``takes(device) -> names`` (which kinds of mapper decisions its costs use: ``tiling``, ``mesh``, ``overlay``).
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Final
 from hwsim.cost import roofline
 from hwsim.errors import unknown_name
 from hwsim.ir.mapped import MappedGraph, Task
-from hwsim.ir.platform import Platform
+from hwsim.ir.platform import Device, Platform
 from hwsim.ir.result import Bracket, TaskCost, Timeline
 
 CostFunction = Callable[[Task, Platform], TaskCost]
@@ -64,6 +65,12 @@ def family_metrics(timelines: Sequence[Timeline]) -> dict[str, Bracket]:
     """Metrics that only this device family has (none for most)."""
     measure: Metrics | None = getattr(_module(timelines[0].graph.platform.device.kind), "metrics", None)
     return {} if measure is None else dict(measure(timelines))
+
+
+def takes(device: Device) -> tuple[str, ...]:
+    """Kinds of mapper decisions that the cost model of a device uses (none for most families)."""
+    ask: Callable[[Device], tuple[str, ...]] | None = getattr(_module(device.kind), "takes", None)
+    return () if ask is None else ask(device)
 
 
 def _module(kind: str) -> ModuleType:

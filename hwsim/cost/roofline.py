@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from hwsim.cost import collectives, energy
+from hwsim.cost import collectives, energy, tiled
 from hwsim.cost.peaks import Path, compute_path
 from hwsim.ir.mapped import Task
 from hwsim.ir.numbers import Num
@@ -35,10 +35,15 @@ def floor_parts(task: Task, platform: Platform) -> dict[str, Num]:
 
 
 def task_cost(task: Task, platform: Platform) -> TaskCost:
-    """The bare roofline of one execution: value = floor, no claim of accuracy (low = high = value)."""
-    parts = floor_parts(task, platform)
-    floor = largest(parts)
-    return TaskCost(floor, floor, floor, floor, total(parts), parts, parts, dynamic_energy_j(task, platform))
+    """The bare roofline of one execution, no claim of accuracy (low = high = value).
+
+    The value is the floor, or what a mapper's tiling adds to it (`hwsim.cost.tiled`).
+    """
+    floors = floor_parts(task, platform)
+    parts = tiled.lifted(task, platform, floors)
+    value = largest(parts)
+    energy_j = dynamic_energy_j(task, platform)
+    return TaskCost(value, value, value, largest(floors), total(parts), parts, floors, energy_j)
 
 
 def demand_path(task: Task, device: Device, demand: str) -> Path:
@@ -56,6 +61,7 @@ def dynamic_energy_j(task: Task, platform: Platform) -> Num:
         joules = joules + flop * energy.j_per_flop(device, path.dtype, path.unit)
     for level, traffic in task.traffic_bytes.items():
         joules = joules + traffic * energy.j_per_byte(device, level)
+    joules = joules + tiled.extra_energy_j(task, platform)
     if task.kind == "collective":
         name = platform.scale_up.name if platform.scale_up is not None else "link"
         sent = collectives.wire_bytes(task.operator.op, task.operator.dims["bytes"], task.operator.dims["ranks"])

@@ -26,6 +26,7 @@ from hwsim.ir.platform import Platform
 from hwsim.ir.result import Bracket, Timeline
 from hwsim.ir.scenario import Scenario, share_of
 from hwsim.ir.workload import WorkloadGraph
+from hwsim.mapping.decide.graph import decide
 from hwsim.mapping.lower import lower
 
 
@@ -73,7 +74,8 @@ def estimate(model: Model, platform: Platform, scenario: Scenario, formats: Any,
     _check_scenario(scenario)
     mapping = mapping_of(scenario)
     whole = _graphs(model, scenario, formats)
-    graphs = [lower(graph, platform, mapping) for graph in whole]
+    decided = [_decided(graph, platform, mapping, scenario) for graph in whole]
+    graphs = [lower(graph, platform, choice) for graph, choice in zip(whole, decided, strict=True)]
     phases = tuple(_phase(graph, platform, scenario, check) for graph in graphs)
     budget = device_budget(model, whole, graphs, platform, scenario)
     metrics = summarize(phases, platform, scenario, check=check)
@@ -86,7 +88,7 @@ def estimate(model: Model, platform: Platform, scenario: Scenario, formats: Any,
         budget,
         phases,
         _warnings(graphs, platform, scenario),
-        {"mapping": mapping},
+        {"mapping": mapping, "mappings": dict(zip((graph.phase for graph in whole), decided, strict=True))},
     )
 
 
@@ -94,6 +96,11 @@ def mapping_of(scenario: Scenario) -> Mapping:
     """The degrees of a scenario as a mapping decision."""
     rows = scenario.tp if scenario.sp else 1
     return Mapping(scenario.mapper, scenario.tp, scenario.pp, scenario.ep, int(np.max(scenario.dp)), rows)
+
+
+def _decided(graph: WorkloadGraph, platform: Platform, mapping: Mapping, scenario: Scenario) -> Mapping:
+    """The mapping with what its mapper decides for the operators of one phase."""
+    return decide(graph, platform, mapping, objective=scenario.map_objective or None, budget_s=scenario.map_budget_s)
 
 
 def memory_of(model: Model, platform: Platform, scenario: Scenario, formats: Any) -> budgets.MemoryBudget:

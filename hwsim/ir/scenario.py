@@ -22,6 +22,8 @@ class Scenario:
         or is tp times a divisor of dp (experts split over the tensor groups of several replicas).
     dp: data-parallel replicas that share the batch. sp: keep the residual stream in rows over the tensor group.
     efficiency: ``calibrated`` or ``datasheet`` (bare roofline).
+    mapper: who decides tiles (``roofline``: nobody, the ideal); map_objective: for what (``latency``), map_budget_s:
+        wall seconds for the decisions of one phase (None: until proved).
     memory_fraction: share of the memory that weights, KV and activations may use.
     """
 
@@ -41,6 +43,8 @@ class Scenario:
     price: str = ""
     dp: Num = 1
     sp: bool = False
+    map_objective: str = ""
+    map_budget_s: float | None = None
 
     @property
     def devices(self) -> Num:

@@ -31,7 +31,7 @@ def works_of(graph: WorkloadGraph) -> tuple[Work, ...]:
     """
     found: dict[tuple[int, int, int, int], tuple[int, tuple[str, ...]]] = {}
     for operator in graph.operators:
-        for name, gemm, times in _products(operator):
+        for name, gemm, times in products(operator):
             count, names = found.get(gemm, (0, ()))
             found[gemm] = (count + times * operator.repeat, (*names, name))
     if not found:
@@ -49,7 +49,7 @@ def merge(graphs: Sequence[WorkloadGraph]) -> tuple[Work, ...]:
     return works_of(replace(graphs[0], operators=operators))
 
 
-def _products(operator: Operator) -> list[tuple[str, tuple[int, int, int, int], int]]:
+def products(operator: Operator) -> list[tuple[str, tuple[int, int, int, int], int]]:
     """(name, (batch, m, n, k), executions) of the matrix multiplies inside one operator."""
     d = {key: _whole(operator, key, value) for key, value in operator.dims.items() if operator.kind in _READERS}
     return _READERS[operator.kind](operator.name, d) if operator.kind in _READERS else []

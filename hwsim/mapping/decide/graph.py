@@ -1,0 +1,175 @@
+"""A mapper's decision for every operator of one phase, as the JSON-able mapping that `lower` hands to the cost models.
+
+Equal products are decided once (and kept by content hash, `hwsim.mapping.cache`); every decision is checked and
+costed here, never taken at its word.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping as MappingType
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+
+from hwsim.cost import registry
+from hwsim.errors import InputError
+from hwsim.ir.mapped import Mapping, SolverReport
+from hwsim.ir.platform import Device, Platform
+from hwsim.ir.workload import Operator, WorkloadGraph
+from hwsim.mapping import plan
+from hwsim.mapping.decide.effects import Effect, effect_of, total
+from hwsim.mapping.decide.products import Product, products_of
+from hwsim.mapping.decide.setup import Machines
+from hwsim.mapping.lower import shard
+from hwsim.mapping.problem import Tiling
+from hwsim.mapping.protocol import costed
+from hwsim.mapping.registry import load_mapper
+
+IDEAL: Final = "roofline"
+DEFAULT_OBJECTIVE: Final = "latency"
+SCORE_PASSES: Final = 4  # of scores between separate kernels: product writes, softmax reads and writes, product reads
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """One product: its tiling, effect, checked report and cycles."""
+
+    tiling: Tiling
+    effect: Effect
+    report: SolverReport
+    cycles: float
+    utilization: float
+    levels: tuple[str, ...]
+
+
+@dataclass(slots=True)
+class Decider:
+    """Decides products of one device, each distinct one once. `deadline`: wall clock at which the budget ends."""
+
+    machines: Machines
+    deadline: float = math.inf
+    use_cache: bool = True
+    done: dict[Any, Decided | None] = field(default_factory=dict)
+
+    def product(self, operator: Operator, product: Product) -> Decided | None:
+        """The decision for a product; None where the mapper decides no loops (the ideal)."""
+        setup = self.machines.setup(operator, product.bits)
+        machine, gemm = setup.machine, product.gemm
+        key = (machine, gemm.batch, *gemm.extents)
+        if key not in self.done:
+            left = None if math.isinf(self.deadline) else max(self.deadline - time.perf_counter(), 0.0)
+            decision, _ = plan.decide(machine, gemm, setup.objective, setup.loaded, left, self.use_cache)
+            self.done[key] = None
+            if decision.tiling is not None:
+                counts, report = costed(machine, gemm, setup.objective, decision)
+                effect = effect_of(machine, setup.device, gemm, counts)
+                names = tuple(level.name for level in machine.levels)
+                use = float(counts.utilization)
+                self.done[key] = Decided(decision.tiling, effect, report, float(counts.cycles), use, names)
+        return self.done[key]
+
+
+def decide(
+    graph: WorkloadGraph,
+    platform: Platform,
+    mapping: Mapping,
+    *,
+    objective: str | None = None,
+    budget_s: float | None = None,
+    use_cache: bool = True,
+) -> Mapping:
+    """The mapping with a choice for every operator that its mapper decides; unchanged for the ideal (roofline).
+
+    Parameters
+    ----------
+    mapping: its `mapper` names who decides; its degrees say how operators are sharded first.
+    objective: ``latency`` (default), ``energy`` or ``edp``. budget_s: wall seconds for the whole graph.
+
+    Raises
+    ------
+    InputError: a grid of scenarios, a device family that takes no tiling, a mapper that decides something else.
+    InfeasibleError: an operator does not fit. SolverError: no answer in the budget.
+    """
+    if mapping.mapper == IDEAL:
+        return mapping
+    begun = time.perf_counter()
+    kind = getattr(load_mapper(mapping.mapper).mapper, "kind", "tiling")
+    _require(kind, mapping.mapper, platform.device)
+    machines = Machines(platform.device, mapping.mapper, objective or DEFAULT_OBJECTIVE)
+    decider = Decider(machines, math.inf if budget_s is None else begun + budget_s, use_cache)
+    choices: dict[str, MappingType[str, Any]] = {}
+    reports: list[tuple[SolverReport, int]] = []
+    for operator in graph.operators:
+        choice = _choice(shard(operator, mapping)[0], decider, mapping.mapper)
+        if choice is not None:
+            choices[operator.name] = {"tiling": choice.data}
+            reports += [(report, times * operator.repeat) for report, times in choice.reports]
+    whole = _sum(reports, time.perf_counter() - begun) if reports else None
+    return replace(mapping, operators=choices, report=whole)
+
+
+@dataclass(frozen=True, slots=True)
+class _Choice:
+    data: dict[str, Any]
+    reports: list[tuple[SolverReport, int]]
+
+
+def _require(kind: str, mapper: str, device: Device) -> None:
+    taken = registry.takes(device)
+    if kind not in taken:
+        other = f"its models take: {', '.join(taken)}" if taken else "use --mapper roofline"
+        raise InputError(
+            f"the cost model of {device.name} ({device.kind}) does not use the decisions of mapper {mapper!r} ({kind})",
+            where="--mapper",
+            seen=mapper,
+            fix=f"{other}; `hwsim map WORKLOAD --hw {device.name} --mapper {mapper}` shows the mapping itself",
+        )
+
+
+def _choice(operator: Operator, decider: Decider, mapper: str) -> _Choice | None:
+    """Every product of an operator decided; None where there is none, or the mapper leaves it ideal."""
+    products = products_of(operator)
+    decided = [(product, decider.product(operator, product)) for product in products]
+    found = [(product, item) for product, item in decided if item is not None]
+    if not found or len(found) < len(products):
+        return None
+    between = _scores_bytes(products) if operator.kind.startswith("attention") else 0.0
+    effect = total([(item.effect, product.times) for product, item in found], between)
+    data = {"mapper": mapper, **effect.to_dict(), "products": [_product(product, item) for product, item in found]}
+    return _Choice(data, [(item.report, product.times) for product, item in found])
+
+
+def _scores_bytes(products: tuple[Product, ...]) -> float:
+    """Scores between the two products of attention: written, read and written by the softmax, read again."""
+    scores = products[0]
+    return SCORE_PASSES * scores.gemm.m * scores.gemm.n * scores.gemm.batch * scores.bits[2] / 8
+
+
+def _product(product: Product, item: Decided) -> dict[str, Any]:
+    gemm, report = product.gemm, item.report
+    tiles = {name: list(item.tiling.tile(index)) for index, name in enumerate(item.levels)}
+    return {
+        "name": gemm.name,
+        "gemm": {"batch": gemm.batch, "m": gemm.m, "n": gemm.n, "k": gemm.k},
+        "times": product.times,
+        "tiles": tiles,
+        "tiling": item.tiling.to_dict(),
+        "cycles": item.cycles,
+        "utilization": item.utilization,
+        "solver": report.solver,
+        "status": report.status,
+        "objective": report.objective,
+        "bound": report.bound,
+        "gap": report.gap,
+    }
+
+
+def _sum(reports: list[tuple[SolverReport, int]], seconds: float) -> SolverReport:
+    """One report of all products, each as often as it runs; optimal only where all are."""
+    value = sum(report.objective * times for report, times in reports)
+    bound = sum(report.bound * times for report, times in reports)
+    gap = (value - bound) / value if value else 0.0
+    status = "optimal" if all(report.status == "optimal" for report, _ in reports) else "feasible"
+    first = reports[0][0]
+    return SolverReport(first.solver, first.version, status, value, bound, gap, seconds)
