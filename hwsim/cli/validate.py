@@ -18,6 +18,7 @@ KINDS = {
     "serving": "Exact scheduler cases and real-engine runs.",
     "eager": "Whole models in eager PyTorch as the sum of their kernels.",
     "endtoend": "TTFT and TPOT of real serving engines, by model and concurrency.",
+    "layouts": "Order and choice of tensor and expert splits against measured serving runs.",
 }
 
 
