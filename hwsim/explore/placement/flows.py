@@ -18,13 +18,18 @@ class Union:
 
 
 def union_of(phases: list[PhaseGraph]) -> Union:
-    """One list of operators: those of the largest graph, then what only others have."""
+    """One list of operators: those of the largest graph; what only others have follows its predecessor there."""
     graphs = sorted((p.graph for p in phases), key=lambda g: -len(g.operators))
-    operators: dict[str, Operator] = {}
+    order: list[Operator] = []
     for graph in graphs:
+        known, at = {o.name for o in order}, 0
         for operator in graph.operators:
-            operators.setdefault(operator.name, operator)
-    return Union(tuple(operators.values()), {name: at for at, name in enumerate(operators)})
+            if operator.name in known:
+                at = next(i for i, o in enumerate(order) if o.name == operator.name) + 1
+            else:
+                order.insert(at, operator)
+                at += 1
+    return Union(tuple(order), {o.name: i for i, o in enumerate(order)})
 
 
 def flows_of(union: Union, phases: list[PhaseGraph]) -> list[list[Flow]]:
