@@ -27,11 +27,13 @@ def command(
 ) -> None:
     """Run published claims through the ordinary estimate and say how far off each one is."""
     form = o.check_format(o.format_of(format_, out), ("table", "json", "html"))
-    from hwsim.api import evaluate
+    from hwsim.api import evaluate, simulate, timeline
     from hwsim.validation.claims import reproduce, select
 
     chosen, files = select(systems or [], claims)
-    document = reproduce(chosen, files, evaluate, efficiency=efficiency)
+    document = reproduce(
+        chosen, files, evaluate, efficiency=efficiency, runners={"simulate": simulate, "timeline": timeline}
+    )
     if failed:
         document = {**document, "rows": [r for r in document["rows"] if r["verdict"] in ("fail", "unmapped")]}
     if form == "json":

@@ -61,10 +61,14 @@ def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
     return (
         row["id"],
         row["metric"],
-        f"{row['published']:g} {row['unit']}",
+        f"{_published(row['published'])} {row['unit']}",
         shown,
         error,
         f"{row['tolerance']:.0%}",
         row["verdict"],
         (row["reason"] or row["provenance"])[:100],
     )
+
+
+def _published(value: Any) -> str:
+    return f"{value[0]:g} to {value[1]:g}" if isinstance(value, list) else f"{value:g}"

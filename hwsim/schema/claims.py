@@ -6,6 +6,7 @@ with its `system`, is read too: the rules of that system's shipped file then dri
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -19,6 +20,7 @@ from hwsim.schema.reader import read
 FOLDER = "workloads/scenarios/claims"
 Words = list[str]
 Number = Annotated[float, Field(strict=False)]
+Range = Annotated[list[Number], Field(min_length=2, max_length=2)]
 
 
 class Rule(Strict):
@@ -36,28 +38,30 @@ class Rule(Strict):
     set: dict[str, Any] = {}
     options: dict[str, Any] = {}
     against: str = ""  # the other side, where the setup names one side only
+    run: Literal["", "evaluate", "simulate", "timeline"] = ""  # public function that answers this side [evaluate]
     use: str = ""  # metric of the estimate that the claim's metric means here
-    grid: dict[str, list[Any]] = {}  # settings: the best counts ("up to")
+    grid: dict[str, list[Any]] = {}  # settings: the best counts ("up to"); of a published range both ends
     free: dict[str, list[Any]] = {}  # unpublished parameters: the claim must lie in the band over them
     source: str = ""
 
 
 class Claim(Strict):
-    """One published number. `tolerance_suggested` is relative (absolute where the value is 0)."""
+    """One published number or range [low, high]. `tolerance_suggested` is relative (absolute where the value is 0)."""
 
     id: str
     system: str = ""
     paper: str = ""
     claim: str
     setup: dict[str, Any] = {}
-    setup_recalled_unverified: dict[str, Any] = {}
+    setup_recalled_unverified: dict[str, Any] | list[str] | None = None
     metric: str
-    published_value: Number
+    published_value: Number | Range
     unit: str = ""
     kind: Literal["absolute", "ratio"] = "absolute"
     provenance: str
     tolerance_suggested: Annotated[float, Field(ge=0, le=10, strict=False)] = 0.2
     notes: str = ""
+    note: str = ""
 
 
 class ClaimsFile(Strict):
@@ -86,22 +90,34 @@ def systems() -> dict[str, Path]:
     return found
 
 
+def slug(system: str) -> str:
+    """File name of a system: ``FlashDecoding++`` -> ``flashdecoding++``, ``NSA/FSA`` -> ``nsa-fsa``."""
+    return re.sub(r"[^a-z0-9.+]+", "-", system.lower()).strip("-")
+
+
 def load_system(name: str) -> ClaimsFile:
     """The claims file of a system. Raises UnknownNameError, InputError."""
     known = systems()
+    name = name if name in known else slug(name)
     if name not in known:
         raise unknown_name("system with claims", name, known, fix="`hwsim reproduce` lists the systems")
     return validate(ClaimsFile, read(known[name]))
 
 
 def load_claims(path: Path) -> list[Claim]:
-    """Claims of a file: `hwsim/claims@1`, or a plain list of claims. Raises InputError."""
+    """Claims of a file: `hwsim/claims@1`, or a plain list of claims, also under a single key ``claims``.
+
+    Raises InputError.
+    """
     document = read(path)
-    if not isinstance(document.data, list):
+    plain = document.data
+    if isinstance(plain, dict) and list(plain) == ["claims"] and isinstance(plain["claims"], list):
+        plain = plain["claims"]
+    if not isinstance(plain, list):
         file = validate(ClaimsFile, document)
         return [c.model_copy(update={"system": c.system or file.system}) for c in file.claims]
     claims = []
-    for index, item in enumerate(document.data):
+    for index, item in enumerate(plain):
         try:
             claims.append(Claim.model_validate(item))
         except ValidationError as error:

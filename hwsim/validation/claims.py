@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from hwsim.errors import HwsimError, LawViolation
+from hwsim.errors import HwsimError, InputError, LawViolation
 from hwsim.schema import claims as schema
 from hwsim.schema.claims import Claim, ClaimsFile
 from hwsim.validation.claim_metrics import predicted, si
@@ -25,7 +26,12 @@ Evaluate = Callable[..., Any]
 
 
 def reproduce(
-    claims: Sequence[Claim], files: Mapping[str, ClaimsFile], evaluate: Evaluate, *, efficiency: str | None = None
+    claims: Sequence[Claim],
+    files: Mapping[str, ClaimsFile],
+    evaluate: Evaluate,
+    *,
+    efficiency: str | None = None,
+    runners: Mapping[str, Evaluate] | None = None,
 ) -> dict[str, Any]:
     """A `hwsim/reproduction@1` document: one row a claim, totals by system.
 
@@ -33,9 +39,10 @@ def reproduce(
     ----------
     claims: with their `system`. files: rules by system. evaluate: the public `hwsim.evaluate`, or one like it.
     efficiency: overrides ``calibrated`` of every scenario that does not set its own.
+    runners: the other public functions that rules may name: ``simulate``, ``timeline``.
     """
-    cache: dict[str, Any] = {}
-    rows = [_row(claim, files.get(claim.system), evaluate, efficiency, cache) for claim in claims]
+    asker = _Asker({"evaluate": evaluate, **(runners or {})}, efficiency)
+    rows = [_row(claim, files.get(schema.slug(claim.system)), asker) for claim in claims]
     systems = list(dict.fromkeys(claim.system for claim in claims))
     return {
         "schema": SCHEMA,
@@ -52,16 +59,15 @@ def select(systems: Sequence[str], path: Path | None = None) -> tuple[list[Claim
     """
     known = schema.systems()
     if path is None:
-        files = {name: schema.load_system(name) for name in (systems or known)}
+        files = {schema.slug(name): schema.load_system(name) for name in (systems or known)}
         return [c.model_copy(update={"system": n}) for n, f in files.items() for c in f.claims], files
-    claims = [c for c in schema.load_claims(path) if not systems or c.system in systems]
-    names = dict.fromkeys(c.system for c in claims)
+    wanted = {schema.slug(name) for name in systems}
+    claims = [c for c in schema.load_claims(path) if not wanted or schema.slug(c.system) in wanted]
+    names = dict.fromkeys(schema.slug(c.system) for c in claims)
     return claims, {name: schema.load_system(name) for name in names if name in known}
 
 
-def _row(
-    claim: Claim, file: ClaimsFile | None, evaluate: Evaluate, efficiency: str | None, cache: dict[str, Any]
-) -> dict[str, Any]:
+def _row(claim: Claim, file: ClaimsFile | None, asker: _Asker) -> dict[str, Any]:
     row: dict[str, Any] = {
         "id": claim.id,
         "system": claim.system,
@@ -85,7 +91,7 @@ def _row(
     if claim.metric in file.needs_data:
         return {**row, "verdict": "needs data", "reason": file.needs_data[claim.metric]}
     try:
-        values = _values(claim, file, evaluate, efficiency, cache)
+        values = _values(claim, file, asker)
     except LawViolation:
         raise
     except HwsimError as error:
@@ -93,19 +99,18 @@ def _row(
     return {**row, **judged(claim, values)}
 
 
-def _values(
-    claim: Claim, file: ClaimsFile, evaluate: Evaluate, efficiency: str | None, cache: dict[str, Any]
-) -> list[float]:
-    """The metric in the claim's unit: the best of the settings, once for each value of the unpublished parameters."""
+def _values(claim: Claim, file: ClaimsFile, asker: _Asker) -> list[float]:
+    """The metric in the claim's unit: the best of the settings, once for each value of the unpublished parameters.
+
+    A published range takes the least and the best of the settings.
+    """
     case = case_of(claim, file)
     asked, unit = str(claim.setup.get("phase", "")), si(1.0, claim.unit)
     values = []
     for combination in combinations(case.sides):
-        sides = [
-            [{**_document(point, evaluate, efficiency, cache), "asked": asked} for point in grid]
-            for grid in combination
-        ]
-        values.append(max(predicted(case.metric, sides)) / unit)
+        sides = [[{**asker.document(point), "asked": asked} for point in grid] for grid in combination]
+        found = [value / unit for value in predicted(case.metric, sides)]
+        values += sorted({min(found), max(found)}) if isinstance(claim.published_value, list) else [max(found)]
     return values
 
 
@@ -116,24 +121,46 @@ def combinations(sides: Sequence[Sequence[Any]]) -> list[tuple[Any, ...]]:
     return list(itertools.product(*sides))
 
 
-def _document(point: Point, evaluate: Evaluate, efficiency: str | None, cache: dict[str, Any]) -> Mapping[str, Any]:
-    key = repr((point.workload, point.hardware, sorted(point.arguments.items()), sorted(point.what_if.items())))
-    if key not in cache:
-        arguments = dict(point.arguments)
-        if efficiency is not None:
-            arguments.setdefault("efficiency", efficiency)
-        cache[key] = evaluate(point.workload, point.hardware, what_if=dict(point.what_if), **arguments).to_dict()
-    found: Mapping[str, Any] = cache[key]
-    return found
+@dataclass(frozen=True, slots=True)
+class _Asker:
+    """Asks the public functions, each scenario once."""
+
+    runners: Mapping[str, Evaluate]
+    efficiency: str | None = None
+    cache: dict[str, Any] = field(default_factory=dict)
+
+    def document(self, point: Point) -> Mapping[str, Any]:
+        """The document of a point. Raises InputError where nothing answers that kind of question."""
+        if point.run not in self.runners:
+            raise InputError(f"claims of this kind need hwsim.{point.run}", fix="pass it in `runners`")
+        parts = (
+            point.run,
+            point.workload,
+            point.hardware,
+            sorted(point.arguments.items()),
+            sorted(point.what_if.items()),
+        )
+        key = repr(parts)
+        if key not in self.cache:
+            arguments = dict(point.arguments)
+            if self.efficiency is not None:
+                arguments.setdefault("efficiency", self.efficiency)
+            answer = self.runners[point.run](point.workload, point.hardware, what_if=dict(point.what_if), **arguments)
+            self.cache[key] = answer.to_dict()
+        found: Mapping[str, Any] = self.cache[key]
+        return found
 
 
 def judged(claim: Claim, values: Sequence[float]) -> dict[str, Any]:
     """Prediction, band, error and verdict of a claim.
 
-    Several values are a band over unpublished parameters: the claim must lie inside it.
+    Several values are a band over unpublished parameters: the claim must lie inside it. A published range is held
+    against the range over the settings, end by end; one setting must fall inside.
     """
     low, high = min(values), max(values)
     published, tolerance = claim.published_value, claim.tolerance_suggested
+    if isinstance(published, list):
+        return _judged_range(published, low, high, tolerance)
     if len(values) > 1:
         slack = tolerance * abs(published)
         inside = low - slack <= published <= high + slack
@@ -144,6 +171,14 @@ def judged(claim: Claim, values: Sequence[float]) -> dict[str, Any]:
     if "upper bound" in claim.unit or "lower bound" in claim.unit:
         good = error <= tolerance if "upper" in claim.unit else error >= -tolerance
     return {"predicted": value, "relative_error": error, "verdict": "pass" if good else "fail"}
+
+
+def _judged_range(published: Sequence[float], low: float, high: float, tolerance: float) -> dict[str, Any]:
+    if low == high:
+        good = published[0] <= low <= published[1]
+        return {"predicted": low, "verdict": "pass" if good else "fail", "reason": "one setting of a published range"}
+    good = all(abs(x - p) <= tolerance * abs(p) for x, p in zip((low, high), published, strict=True))
+    return {"low": low, "high": high, "verdict": "pass" if good else "fail", "reason": "both ends of a range"}
 
 
 def _totals(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -166,7 +201,8 @@ def _orderings(rows: Sequence[Mapping[str, Any]]) -> tuple[int, int]:
     """Pairs of one system, metric and unit whose published values differ by more than 10 %: is the order right?"""
     groups: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
     for row in rows:
-        if row["predicted"] is not None and "bound" not in row["unit"]:
+        single = not isinstance(row["published"], list)
+        if row["predicted"] is not None and single and "bound" not in row["unit"]:
             groups.setdefault((row["system"], row["metric"], row["unit"]), []).append(row)
     right = pairs = 0
     for group in groups.values():

@@ -22,12 +22,13 @@ _PRECISIONS: Final = {"fp16": "fp16", "bf16": "bf16", "w8a8": "w8a8", "int8": "w
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """Arguments of one `evaluate` call."""
+    """Arguments of one call of a public function: ``evaluate``, ``simulate`` or ``timeline``."""
 
     workload: str
     hardware: str
     arguments: Mapping[str, Any] = field(default_factory=dict)
     what_if: Mapping[str, Any] = field(default_factory=dict)
+    run: str = "evaluate"
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,12 +103,17 @@ def _points(claim: Claim, file: ClaimsFile, side: str) -> tuple[tuple[Point, ...
     options = {k: v for rule in reversed(rules) for k, v in rule.options.items()}
     what_if = {k: v for rule in reversed(rules) for k, v in rule.set.items()}
 
+    run = next((r.run for r in rules if r.run), "evaluate")
+    axes = {name for r in rules for name in (*r.grid, *r.free)}
+
     def point(chosen: Mapping[str, Any]) -> Point:
         sizes = {**setup, **{k: v for k, v in chosen.items() if "." not in k}}
-        arguments = {**_lengths(sizes), **_formats(sizes), **_parallel(sizes), **options}
-        arguments |= {k: v for k, v in chosen.items() if k in ("weights", "batch")}
+        lengths = served(sizes) if run == "simulate" else _lengths(sizes)
+        arguments = {**lengths, **_formats(sizes), **_parallel(sizes), **options}
+        plain = axes if run != "evaluate" else {"weights", "batch"}
+        arguments |= {k: v for k, v in chosen.items() if k in plain and "." not in k}
         paths = {k: v for k, v in chosen.items() if "." in k}
-        return Point(_filled(workload, sizes), hardware, arguments, {**what_if, **_grids(sizes), **paths})
+        return Point(_filled(workload, sizes), hardware, arguments, {**what_if, **_grids(sizes), **paths}, run)
 
     grid = _axes([r.grid for r in rules if all(setup.get(k) is None or k == "batch" for k in r.grid)])
     return tuple(tuple(point({**settings, **free}) for settings in grid) for free in _axes([r.free for r in rules]))
@@ -153,8 +159,35 @@ def number(value: Any) -> float | None:
     return int(digits[1]) * (1024 if digits[2] else 1) if digits else None
 
 
+def served(setup: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of a request-level run that a setup names: token budget, requests, and a limit on token gaps.
+
+    ``P99 TBT 0.2 s`` is the limit of a capacity search; the strictest comes first and counts.
+    """
+    found: dict[str, Any] = {}
+    for key, option in (("token_budget", "chunk"), ("chunk", "chunk"), ("requests", "requests")):
+        value = number(setup.get(key))
+        if value is not None:
+            found[option] = round(value)
+    limit = re.search(r"P(\d\d) TBT ([\d.]+) s", str(setup.get("slo", "")))
+    if limit is not None:
+        found |= {"capacity": True, "limits": f"itl_s_p{limit[1]}={limit[2]}"}
+    return found
+
+
+def mixed_context(prompt: float, output: float) -> float:
+    """Cached tokens a token of a mixed batch in the steady state, where each request is prefilled once and decoded.
+
+    Of `prompt + output` tokens a share output/(prompt + output) decodes, at prompt + output/2 cached tokens on average.
+    """
+    return output * (prompt + output / 2) / (prompt + output)
+
+
 def _lengths(setup: Mapping[str, Any]) -> dict[str, Any]:
     prompt, output = number(setup.get("prompt_len")), number(setup.get("gen_len"))
+    dense = number(setup.get("dense_batch"))
+    if dense is not None and prompt is not None and output:
+        return {"batch": round(dense), "prompt": max(1, round(mixed_context(prompt, output)) - 1), "output": 2}
     context = number(setup.get("context_len", setup.get("seq")))
     if context is not None and setup.get("prompt_len") is None:
         decoding = setup.get("phase") != "prefill"
