@@ -210,7 +210,8 @@ def vary(device: Device, changes: Mapping[str, Num | str]) -> Device:
     """A device with some fields replaced; values are SI numbers, arrays, or quantity strings.
 
     Paths: ``compute.UNIT.DTYPE.peak``, ``memories.NAME.read|write|size|latency``, ``links.NAME.bandwidth|latency``,
-    ``power.tdp|idle``, ``overheads.launch|layer|step``, any field of a family section (``fpga.clock``).
+    ``power.tdp|idle``, ``overheads.launch|layer|step|sequence|prompt_knee|prompt_slowdown``,
+    any field of a family section (``fpga.clock``).
     Raises UnknownNameError, UnitError, InputError.
     """
     for path, value in changes.items():
@@ -228,7 +229,14 @@ _FIELDS: dict[str, dict[str, tuple[str, str]]] = {
     },
     "links": {"bandwidth": ("bandwidth_bytes_per_s", "bytes_per_s"), "latency": ("latency_s", "time")},
     "power": {"tdp": ("tdp_w", "power"), "idle": ("idle_w", "power")},
-    "overheads": {"launch": ("launch_s", "time"), "layer": ("layer_s", "time"), "step": ("step_s", "time")},
+    "overheads": {
+        "launch": ("launch_s", "time"),
+        "layer": ("layer_s", "time"),
+        "step": ("step_s", "time"),
+        "sequence": ("sequence_s", "time"),
+        "prompt_knee": ("prompt_knee", "number"),
+        "prompt_slowdown": ("prompt_slowdown", "number"),
+    },
 }
 
 

@@ -40,12 +40,13 @@ _DIMENSIONS: Final[dict[str, dict[str, tuple[float, tuple[str, ...]]]]] = {
     "usd": {"USD": (1.0, ("", "k", "M"))},
     "usd_per_s": {"USD/h": (1 / 3600.0, ("",)), "USD/s": (1.0, ("",))},
     "usd_per_j": {"USD/kWh": (1 / 3.6e6, ("",)), "USD/MWh": (1 / 3.6e9, ("",))},
+    "number": {"": (1.0, ("",))},
 }
 _EXAMPLE: Final = {
     "time": "25 us", "bytes": "80 GiB", "bytes_per_s": "2039 GB/s", "flop_per_s": "312 TFLOP/s", "flop": "1 TFLOP",
     "frequency": "1410 MHz", "rate": "3 req/s", "power": "400 W", "energy": "1.5 pJ", "energy_per_byte": "4 pJ/bit",
     "energy_per_flop": "0.7 pJ/FLOP", "area": "826 mm2", "length": "7 nm", "usd": "10 kUSD", "usd_per_s": "2.10 USD/h",
-    "usd_per_j": "0.08 USD/kWh",
+    "usd_per_j": "0.08 USD/kWh", "number": "2048",
 }  # fmt: skip
 _NUMBER: Final = re.compile(r"\s*([+-]?(?:\d[\d_]*\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*(.*?)\s*\Z", re.DOTALL)
 
@@ -85,7 +86,7 @@ def parse(text: object, dimension: str, *, where: str = "") -> float:
     if match is None:
         raise UnitError(f"not a quantity of {dimension}", where=where, seen=repr(text)[:80], fix=f"e.g. {example!r}")
     number, unit = match.groups()
-    if not unit:
+    if not unit and dimension != "number":
         raise UnitError(f"{dimension} without a unit", where=where, seen=repr(text)[:80], fix=f"e.g. {example!r}")
     factor = _TABLES[dimension].get(unit)
     if factor is None:

@@ -1,6 +1,6 @@
 """The analytic engine: one stream, tasks one after another, each priced by its device family.
 
-Phase time = sum of task times + per-layer and per-step host overhead. Floor of the phase = the busiest resource at
+Phase time = sum of task times + host overhead. Floor of the phase = the busiest resource at
 datasheet peaks (perfect overlap of everything); ceiling = sum of task ceilings. Scalars and arrays by the same code.
 """
 
@@ -8,7 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from hwsim import laws
+from hwsim.cost.bracketed import plain
 from hwsim.cost.registry import cost_function
 from hwsim.cost.roofline import largest
 from hwsim.ir.mapped import MappedGraph, Task
@@ -53,7 +56,7 @@ def run(graph: MappedGraph, efficiency: str = "calibrated", *, check: bool = Tru
         intervals.append(Interval(task, cost, start, totals.time_s))
         _accumulate(floors, cost.floor_parts_s, task.count)
         _accumulate(busy, cost.parts_s, task.count)
-    overhead = host_overhead_s(graph, efficiency)
+    overhead = host_overhead_s(graph, efficiency) + crowding_s(graph, efficiency, totals.time_s)
     timeline = Timeline(
         graph=graph,
         intervals=tuple(intervals),
@@ -71,14 +74,26 @@ def run(graph: MappedGraph, efficiency: str = "calibrated", *, check: bool = Tru
 
 
 def host_overhead_s(graph: MappedGraph, efficiency: str) -> Num:
-    """Host work of a step: a constant a layer and a constant a step (nothing in the bare roofline).
+    """Host work of a step: a constant a layer, a step and a sequence (nothing in the bare roofline).
 
     Published batch-1 runtimes of large models follow layers x a constant, not bytes (gpu-bound hosts).
     """
     if efficiency == "datasheet":
         return 0.0
     overheads = graph.platform.device.overheads
-    return overheads.layer_s * graph.layers + overheads.step_s
+    return overheads.layer_s * graph.layers + overheads.step_s + overheads.sequence_s * graph.batch
+
+
+def crowding_s(graph: MappedGraph, efficiency: str, time_s: Num) -> Num:
+    """What a prompt batch loses where its stack slows down past `prompt_knee` tokens (`Overheads`).
+
+    Tokens past the knee take `prompt_slowdown` times as long: (slowdown - 1) x time x (1 - knee / tokens).
+    """
+    overheads = graph.platform.device.overheads
+    if efficiency == "datasheet" or graph.phase != "prefill" or not np.any(overheads.prompt_knee):
+        return 0.0
+    past = np.maximum(1 - overheads.prompt_knee / np.asarray(graph.tokens), 0.0)
+    return plain(np.maximum(overheads.prompt_slowdown - 1.0, 0.0) * time_s * past)
 
 
 def _accumulate(into: dict[str, Num], parts: object, count: int) -> None:

@@ -60,11 +60,18 @@ class Power:
 
 @dataclass(frozen=True, slots=True)
 class Overheads:
-    """First-class fixed costs: one kernel launch on the device, host work a layer and an engine step."""
+    """First-class fixed costs: one kernel launch on the device; host work a layer, an engine step, a sequence of it.
+
+    Some serving stacks slow down on crowded prompt batches: tokens past `prompt_knee` take `prompt_slowdown` times
+    as long (a knee of 0: none does).
+    """
 
     launch_s: Num = 0.0
     layer_s: Num = 0.0
     step_s: Num = 0.0
+    sequence_s: Num = 0.0
+    prompt_knee: Num = 0.0
+    prompt_slowdown: Num = 1.0
 
 
 @dataclass(frozen=True, slots=True)

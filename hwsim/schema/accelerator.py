@@ -26,6 +26,8 @@ from hwsim.schema.base import (
 from hwsim.schema.families import FAMILY_SECTIONS, Families
 
 Source = Annotated[str, Field(min_length=3, max_length=600)]
+# field of a file -> of the IR, where they differ
+_OVERHEADS = {"launch": "launch_s", "layer": "layer_s", "step": "step_s", "sequence": "sequence_s"}
 
 
 class ComputeEntry(Strict):
@@ -83,11 +85,17 @@ class AreaEntry(Strict):
 
 
 class OverheadEntry(Strict):
-    """Fixed costs: per kernel launch, host work per layer, host work per engine step."""
+    """Fixed costs: per kernel launch, host work per layer, per engine step, per sequence of a step.
+
+    Prompt tokens past `prompt_knee` of one batch (0: no such knee) take `prompt_slowdown` times as long.
+    """
 
     launch: Time = 0.0
     layer: Time = 0.0
     step: Time = 0.0
+    sequence: Time = 0.0
+    prompt_knee: Annotated[float, Field(ge=0, strict=False)] = 0.0
+    prompt_slowdown: Annotated[float, Field(ge=1, le=100, strict=False)] = 1.0
 
 
 class AcceleratorFile(Families):
@@ -147,7 +155,7 @@ class AcceleratorFile(Families):
             memories=tuple(_memory(m) for m in self.memories),
             links=tuple(_link(k) for k in self.links),
             power=Power(self.power.tdp, self.power.idle),
-            overheads=Overheads(self.overheads.launch, self.overheads.layer, self.overheads.step),
+            overheads=Overheads(**{_OVERHEADS.get(name, name): value for name, value in self.overheads}),
             generation=self.generation,
             units=self.cores.count,
             clock_hz=self.cores.clock or 0.0,
