@@ -85,11 +85,14 @@ def command(
     form = o.check_format(o.format_of(format_, out), ("table", "json", "html"))
     _check_outputs(out, trace, export, force)
     _known_mapper(mapper)
+    from hwsim.errors import InputError
     from hwsim.mapping.gemms import merge
     from hwsim.mapping.plan import map_workload
     from hwsim.units import parse
 
     budget_s = None if budget is None else parse(budget, "time", where="--budget")
+    if budget_s is not None and budget_s <= 0:
+        raise InputError("a budget is a time above zero", where="--budget", seen=str(budget), fix="--budget 2s")
     device = _device(hw, set_)
     works = merge(_graphs(workload, phase, batch, prompt, block))
     options: dict[str, Any] = {
@@ -111,14 +114,17 @@ def command(
 
 def _check_outputs(out: Path | None, trace: Path | None, export: tuple[str, Path] | None, force: bool) -> None:
     """Refuse what could not be written before anything is computed."""
-    from hwsim.errors import unknown_name
+    from hwsim.errors import InputError, unknown_name
 
     if trace is not None:
-        o.check_suffix(trace, (".json",))
+        o.check_suffix(trace, (".json",), "--trace")
     if export is not None and export[0] not in EXPORTS:
         raise unknown_name("export format", export[0], EXPORTS, where="--export")
-    for path in (out, trace, None if export is None else export[1]):
+    paths = [path for path in (out, trace, None if export is None else export[1]) if path is not None]
+    for index, path in enumerate(paths):
         o.check_free(path, force)
+        if path.resolve() in (other.resolve() for other in paths[:index]):
+            raise InputError("two outputs have the same name", where=str(path), fix="give each its own")
 
 
 def _write_beside(document: dict[str, Any], trace: Path | None, export: tuple[str, Path] | None, force: bool) -> None:
@@ -162,6 +168,7 @@ def _graphs(workload: str, phase: str | None, batch: int, prompt: int | None, bl
     from hwsim.frontends.raw import is_raw, raw_graph
 
     if is_raw(workload):
+        _only_for_models(phase=phase, batch=batch != 1 or None, prompt=prompt, block=block or None)
         return [raw_graph(workload)]
     from hwsim.errors import unknown_name
     from hwsim.frontends.catalog import load_model
@@ -175,6 +182,15 @@ def _graphs(workload: str, phase: str | None, batch: int, prompt: int | None, bl
         sizes = (1, tokens) if name == "decode" else (tokens, 0)
         graphs.append(model.graph(name, batch, *sizes))
     return [_one_block(graph) for graph in graphs] if block else graphs
+
+
+def _only_for_models(**given: Any) -> None:
+    """Refuse options that a raw GEMM would ignore."""
+    from hwsim.errors import InputError
+
+    for name, value in given.items():
+        if value is not None:
+            raise InputError("a raw GEMM has its sizes in its name", where=f"--{name}", fix=f"leave out --{name}")
 
 
 def _one_block(graph: Any) -> Any:

@@ -78,19 +78,22 @@ def format_of(name: str, out: Path | None) -> str:
     return _SUFFIX_FORMATS[out.suffix]
 
 
-def check_suffix(out: Path | None, known: tuple[str, ...]) -> None:
+def check_suffix(out: Path | None, known: tuple[str, ...], option: str = "-o") -> None:
     """Refuse an output file whose suffix promises something else than what is written. Raises InputError."""
     if out is not None and out.suffix not in known:
         raise InputError(
             "the suffix of the output file says no format that can be written",
-            where=f"-o {out}",
+            where=f"{option} {out}",
             seen=repr(out.suffix),
             fix="known: " + ", ".join(item or "no suffix" for item in known) + _FORMAT_HINT * (len(known) > 2),
         )
 
 
 def check_free(out: Path | None, force: bool) -> None:
-    """Refuse to overwrite a file or folder unless asked to. Raises InputError."""
+    """Refuse a folder that is not there, and to overwrite unless asked to. Raises InputError."""
+    if out is not None and not out.parent.is_dir():
+        fix = f"mkdir -p {out.parent}"
+        raise InputError("the folder of the output does not exist", where=str(out), seen=str(out.parent), fix=fix)
     if out is not None and out.exists() and not force:
         kind = "folder" if out.is_dir() else "file"
         raise InputError(f"the output {kind} exists", where=str(out), fix="choose another name or add --force")

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from hwsim.errors import InfeasibleError, InputError
+from hwsim.errors import InfeasibleError, InputError, unknown_name
 from hwsim.ir.platform import Device
 from hwsim.mapping import cache
 from hwsim.mapping.adapt import machine_of
@@ -19,6 +19,8 @@ from hwsim.mapping.optimize import cycle_floor, goal_of
 from hwsim.mapping.problem import Gemm
 from hwsim.mapping.protocol import Decision, costed
 from hwsim.mapping.registry import LoadedMapper, load_mapper
+from hwsim.mapping.tiling_program import capacity, does_not_fit
+from hwsim.units import si
 
 LEAST_BUDGET_S: Final = 0.2
 # Where a device file gives no energies, near words still have to be preferred over far ones among equal latencies:
@@ -51,12 +53,17 @@ def prepare(
     """The machine, objective and mapper of a run; the options are those of `map_workload`. Raises as it does."""
     loaded = load_mapper(mapper)
     machine = machine_of(device, dtype=dtype, counting=counting, bypass=bypass)
-    machine = machine if uneven is None else machine.split_level(uneven)
+    if uneven is not None:
+        names = [level.name for level in machine.levels[:-1]]
+        if uneven not in names:
+            raise unknown_name("memory between the multipliers and the last", uneven, names, where="--uneven")
+        machine = machine.split_level(uneven)
     known = machine.mac_energy > 0 or any(level.read_energy > 0 for level in machine.levels)
     objective = objective or ("edp" if known else "latency")
     goal_of(objective)
     if not known:
         machine = _tie_break(machine, objective)
+    _require_elements(machine)
     options = {"counting": counting, "bypass": bypass, "uneven": uneven}
     return Setup(device, machine, objective, loaded, known, options)
 
@@ -155,10 +162,18 @@ def _require_room(device: Device, machine: Machine, gemm: Gemm) -> None:
         raise InfeasibleError(
             f"{gemm.name} does not fit in {device.main_memory.name}",
             where=f"{device.name}.{device.main_memory.name}",
-            seen=f"{total:.4g} B needed, {total - room:.4g} B short, most for tensor {largest}",
+            seen=f"{si(total, 'B')} needed, {si(total - room, 'B')} short, most for tensor {largest} ({si(need[largest], 'B')})",
             fix="use a smaller GEMM or a larger memory",
             budget={"needed_bytes": total, "shortfall_bytes": total - room},
         )
+
+
+def _require_elements(machine: Machine) -> None:
+    """Every level holds an element of each tensor that may not skip it, whatever the mapper."""
+    for index, level in enumerate(machine.levels):
+        forced = [v for v, t in enumerate(TENSORS) if t in level.keep and t not in level.bypass and not level.group]
+        if sum(machine.widths[v] for v in forced) > capacity(machine, index):
+            raise does_not_fit(machine, index, forced)
 
 
 def decide(
