@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import math
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 
 from hwsim.errors import InputError, unknown_name
+from hwsim.serving.fields import fields_of
 from hwsim.serving.traces import Trace
 
+_P90: Final = 1.2815515655446004  # 90th percentile of the standard normal distribution
 _ARRIVALS: Final = 1
 _PROMPTS: Final = 2
 _OUTPUTS: Final = 3
@@ -68,20 +71,76 @@ def lengths(kind: str, mean: float, count: int, seed: int, *, cv: float = 1.0, p
     return np.maximum(1, makers[kind]()).astype(np.int64)
 
 
+@dataclass(frozen=True, slots=True)
+class Lengths:
+    """A distribution of token counts: `mean`, coefficient of variation `cv` (lognormal only), at most `most`."""
+
+    mean: float
+    cv: float = 1.0
+    most: int | None = None
+
+    @classmethod
+    def of(cls, given: Any, where: str) -> Lengths:
+        """A number (the mean), or fields: mean or median, with cv, p90 or both mean and median; and max.
+
+        A published median m and 90th percentile q give a lognormal with sigma = ln(q/m)/1.2816, its mean
+        m exp(sigma^2/2) and cv^2 = exp(sigma^2) - 1; mean and median give sigma^2 = 2 ln(mean/median).
+        Raises InputError, UnknownNameError.
+        """
+        if isinstance(given, int | float) and not isinstance(given, bool):
+            return cls(float(given))
+        if isinstance(given, str) and given.replace(".", "", 1).isdigit():
+            return cls(float(given))
+        known = dict.fromkeys(("mean", "median", "p90", "cv", "max"), "number")
+        got = fields_of(given, known, where)
+        most = int(got["max"]) if "max" in got else None
+        median, mean = got.get("median"), got.get("mean")
+        if median is None and mean is None:
+            raise InputError(f"{where} needs a mean or a median", where=where, seen=str(given))
+        if median is None:
+            return cls(float(mean or 0), got.get("cv", 1.0), most)
+        variance = _log_variance(median, mean, got, where)
+        return cls(median * math.exp(variance / 2), math.sqrt(math.expm1(variance)), most)
+
+    def draw(self, kind: str, count: int, seed: int, purpose: int) -> Array:
+        """`count` token counts. Raises InputError, UnknownNameError."""
+        drawn = lengths(kind, self.mean, count, seed, cv=self.cv, purpose=purpose)
+        return drawn if self.most is None else np.minimum(drawn, max(1, self.most))
+
+
+def _log_variance(median: float, mean: float | None, got: Mapping[str, float], where: str) -> float:
+    """Variance of the logarithm from the median and one more statistic."""
+    if mean is not None and mean > median > 0:
+        return 2 * math.log(mean / median)
+    if mean is None and got.get("p90", 0.0) > median > 0:
+        return (math.log(got["p90"] / median) / _P90) ** 2
+    if mean is None and "cv" in got and median > 0:
+        return math.log1p(got["cv"] ** 2)
+    raise InputError(f"{where}: a median needs a larger mean or p90, or a cv", where=where, seen=str(dict(got)))
+
+
 def generate(
     rate_per_s: float,
     count: int,
     *,
     process: str = "poisson",
-    prompt: tuple[str, float] = ("lognormal", 1024.0),
-    output: tuple[str, float] = ("lognormal", 256.0),
+    prompt: tuple[str, float | Lengths] = ("lognormal", 1024.0),
+    output: tuple[str, float | Lengths] = ("lognormal", 256.0),
     seed: int = 0,
     cv: float = 1.0,
 ) -> Trace:
-    """A trace of `count` requests at `rate_per_s`; lengths as (distribution, mean tokens). Raises InputError."""
+    """A trace of `count` requests at `rate_per_s`; lengths as (distribution, mean tokens or `Lengths`).
+
+    Raises InputError, UnknownNameError.
+    """
     if not (math.isfinite(rate_per_s) and rate_per_s > 0) or count < 1:
         raise InputError("a workload needs a rate above 0 and at least one request", seen=f"{rate_per_s}, {count}")
     times = np.cumsum(unit_gaps(process, count, seed, cv)) / rate_per_s
-    prompts = lengths(prompt[0], prompt[1], count, seed, cv=cv, purpose=_PROMPTS)
-    outputs = lengths(output[0], output[1], count, seed, cv=cv, purpose=_OUTPUTS)
+    prompts = _drawn(prompt, count, seed, cv, _PROMPTS)
+    outputs = _drawn(output, count, seed, cv, _OUTPUTS)
     return Trace(process, array("d", times - times[0]), array("l", prompts.tolist()), array("l", outputs.tolist()))
+
+
+def _drawn(asked: tuple[str, float | Lengths], count: int, seed: int, cv: float, purpose: int) -> Array:
+    kind, size = asked
+    return (size if isinstance(size, Lengths) else Lengths(size, cv)).draw(kind, count, seed, purpose)

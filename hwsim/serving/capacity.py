@@ -6,11 +6,12 @@ the rate and the search does not chase noise.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
-from hwsim.errors import InfeasibleError, InputError
+from hwsim.errors import InfeasibleError, InputError, unknown_name
+from hwsim.serving.result import ServingResult
 from hwsim.serving.simulate import simulate
 from hwsim.serving.spec import ClusterSpec, ServiceLevel
 from hwsim.serving.traces import Trace
@@ -37,6 +38,7 @@ def search_capacity(
     level: ServiceLevel,
     *,
     attainment: float = 0.9,
+    limits: Mapping[str, float] | None = None,
     tolerance: float = 0.01,
     start_per_s: float | None = None,
     prepare: Any = None,
@@ -45,12 +47,18 @@ def search_capacity(
 ) -> Capacity:
     """Bisect the rate to a relative `tolerance`.
 
+    Parameters
+    ----------
+    limits: metric of the run -> largest value allowed (``itl_s_p99`` 0.2: the 99th percentile of token gaps); a rate
+        that breaks one counts as attainment 0. With limits, `level` may be empty.
+
     Raises
     ------
     InputError: no limits, an attainment outside (0, 1], or a trace without a time span.
     InfeasibleError: even a nearly idle system misses the level.
     """
-    if level == ServiceLevel():
+    limits = limits or {}
+    if level == ServiceLevel() and not limits:
         raise InputError("a capacity search needs a service level", fix="--slo ttft=1s,tpot=50ms")
     if not 0 < attainment <= 1 or not tolerance > 0:
         raise InputError(
@@ -63,7 +71,7 @@ def search_capacity(
     def share(rate: float) -> float:
         nonlocal runs
         runs += 1
-        value = simulate(trace.at_rate(rate), spec, level, prepare=prepare).attainment
+        value = kept(simulate(trace.at_rate(rate), spec, level, prepare=prepare), limits)
         if note is not None:
             note(f"{rate:.4g} requests/s: {100 * value:.1f} % within the service level")
         return value
@@ -78,6 +86,19 @@ def search_capacity(
         else:
             high = middle
     return Capacity(low, best, high, runs)
+
+
+def kept(result: ServingResult, limits: Mapping[str, float]) -> float:
+    """Attainment of a run, 0 where one of the limits is broken. Raises UnknownNameError for a metric it lacks."""
+    if not limits:
+        return result.attainment
+    metrics = result.metrics()
+    for name, limit in limits.items():
+        if name not in metrics:
+            raise unknown_name("metric", name, metrics, where="--limits")
+        if metrics[name]["value"] > limit:
+            return 0.0
+    return result.attainment
 
 
 def _bracket(share: Callable[[float], float], rate: float, wanted: float, most: int) -> tuple[float, float, float]:

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
-from hwsim.errors import InputError
+from hwsim.errors import InputError, unknown_name
 from hwsim.serving.cluster import Cluster
 from hwsim.serving.request import Request
 from hwsim.serving.routers import LeastOutstanding
 from hwsim.serving.transfer import SharedLink
+
+LINKS: Final = ("fabric", "replica")
 
 
 @dataclass(slots=True)
@@ -25,6 +27,7 @@ class Disaggregation:
     ----------
     kv_bytes_per_token, bandwidth_bytes_per_s, latency_s: what a transfer moves and over what.
     hidden: share of the transfer that overlaps the prefill (0 serial, (layers-1)/layers layer-wise).
+    links: ``fabric`` (all transfers share one link) or ``replica`` (each prefill replica sends over its own adapter).
     mixed: decode replicas with an empty queue may prefill too when every prefill replica has `mixed` requests waiting
         (0: never; Splitwise's mixed pool).
     """
@@ -35,9 +38,12 @@ class Disaggregation:
     latency_s: float = 10e-6
     hidden: float = 0.0
     mixed: int = 0
+    links: str = "fabric"
 
     def prepare(self, cluster: Cluster) -> None:
         """Split the cluster's replicas into the pools. Raises InputError unless both pools have a replica."""
+        if self.links not in LINKS:
+            raise unknown_name("sharing of links", self.links, LINKS)
         if not 0 < self.prefill < len(cluster.everyone) or not 0 <= self.hidden <= 1:
             raise InputError("both pools need a replica", seen=f"{self.prefill} of {len(cluster.everyone)} prefill")
         _Pools(self, cluster)
@@ -46,8 +52,10 @@ class Disaggregation:
 class _Pools:
     def __init__(self, spec: Disaggregation, cluster: Cluster) -> None:
         self.spec, self.cluster = spec, cluster
-        self.link = SharedLink(cluster.clock, spec.bandwidth_bytes_per_s, spec.latency_s)
         self.prefills = cluster.everyone[: spec.prefill]
+        count = len(self.prefills) if spec.links == "replica" else 1
+        made = [SharedLink(cluster.clock, spec.bandwidth_bytes_per_s, spec.latency_s) for _ in range(count)]
+        self.link_of = {replica.index: made[i % count] for i, replica in enumerate(self.prefills)}
         self.decodes = cluster.everyone[spec.prefill :]
         self.router = LeastOutstanding()
         self.front = cluster.router
@@ -72,7 +80,7 @@ class _Pools:
         replica.hand_over(request, now_s)
         self.cluster.leave_replica(now_s)
         size = request.prefill * self.spec.kv_bytes_per_token * (1 - self.spec.hidden)
-        self.link.send(size, lambda time_s: self._arrived(request, target, time_s))
+        self.link_of[replica.index].send(size, lambda time_s: self._arrived(request, target, time_s))
         return True
 
     def _arrived(self, request: Request, target: Any, now_s: float) -> None:

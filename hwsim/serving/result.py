@@ -58,6 +58,12 @@ class ServingResult:
         return np.asarray((self.column("end_s")[done] - self.column("first_s")[done]) / after)
 
     @property
+    def delay_s(self) -> Array:
+        """Arrival to first admission of finished requests (the scheduling delay)."""
+        done = self.finished
+        return np.asarray(self.column("scheduled_s")[done] - self.column("arrival_s")[done])
+
+    @property
     def makespan_s(self) -> float:
         """First arrival to last completion."""
         ends = self.column("end_s")
@@ -85,13 +91,16 @@ class ServingResult:
     def metrics(self) -> dict[str, dict[str, float]]:
         """Name -> {value, low, high}: latency percentiles, throughput, goodput, energy, cost."""
         out: dict[str, dict[str, float]] = {}
-        for name, values in (("ttft_s", self.ttft_s), ("tpot_s", self.tpot_s), ("e2e_s", self.e2e_s)):
+        times = (("ttft_s", self.ttft_s), ("tpot_s", self.tpot_s), ("e2e_s", self.e2e_s), ("delay_s", self.delay_s))
+        for name, values in times:
             out.update(summary(name, values))
         out.update(weighted_summary("itl_s", *self.cluster.record.gaps.weighted()))
         done, span = self.finished, self.makespan_s
         tokens = float(self.column("output")[done].sum())
         out["throughput_requests_per_s"] = _plain(done.sum() / span if span else 0.0)
         out["throughput_tokens_per_s"] = _plain(tokens / span if span else 0.0)
+        prompts = float(self.column("prompt")[done].sum())
+        out["processed_tokens_per_s"] = _plain((tokens + prompts) / span if span else 0.0)
         out["goodput_requests_per_s"] = _plain(self.good().sum() / span if span else 0.0)
         out["slo_attainment"] = _plain(self.attainment)
         out.update(self._bill(tokens))
