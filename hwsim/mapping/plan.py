@@ -162,7 +162,7 @@ def _require_room(device: Device, machine: Machine, gemm: Gemm) -> None:
         raise InfeasibleError(
             f"{gemm.name} does not fit in {device.main_memory.name}",
             where=f"{device.name}.{device.main_memory.name}",
-            seen=f"{si(total, 'B')} needed, {si(total - room, 'B')} short, most for tensor {largest} ({si(need[largest], 'B')})",
+            seen=f"{si(total, 'B')} needed, {si(total - room, 'B')} short, most for tensor {largest}",
             fix="use a smaller GEMM or a larger memory",
             budget={"needed_bytes": total, "shortfall_bytes": total - room},
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any, Final
 
+from hwsim.report import mapping_explain
 from hwsim.report import mapping_rows as rows
 from hwsim.units import si
 
@@ -25,6 +26,9 @@ def mapping_page(document: Document) -> str:
         document=document,
         operators=[_operator(document, row) for row in document["operators"]],
         total=_total(document),
+        header=mapping_explain.HEADER,
+        key=mapping_explain.KEY,
+        together=mapping_explain.totals(document) if len(document["operators"]) > 1 else [],
     )
 
 
@@ -66,6 +70,8 @@ def _operator(document: Document, row: Document) -> dict[str, Any]:
         "levels": _levels(row),
         "energy_parts": _energy(row),
         "cycle_parts": _cycles(row),
+        "why": mapping_explain.why(row),
+        "what_if": mapping_explain.cells(document, row) if row.get("what_if") else [],
     }
 
 
