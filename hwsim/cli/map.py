@@ -83,7 +83,7 @@ def command(
 ) -> None:
     """Map a workload onto the memories of a machine: loops, tiles, traffic, energy, proof of optimality."""
     form = o.check_format(o.format_of(format_, out), ("table", "json", "html"))
-    _check_outputs(out, trace, export, force)
+    _check_outputs(out, trace, export, force, uneven)
     _known_mapper(mapper)
     from hwsim.errors import InputError
     from hwsim.mapping.gemms import merge
@@ -112,7 +112,9 @@ def command(
     o.emit(render(document, form), out, force)
 
 
-def _check_outputs(out: Path | None, trace: Path | None, export: tuple[str, Path] | None, force: bool) -> None:
+def _check_outputs(
+    out: Path | None, trace: Path | None, export: tuple[str, Path] | None, force: bool, uneven: str | None
+) -> None:
     """Refuse what could not be written before anything is computed."""
     from hwsim.errors import InputError, unknown_name
 
@@ -120,6 +122,9 @@ def _check_outputs(out: Path | None, trace: Path | None, export: tuple[str, Path
         o.check_suffix(trace, (".json",), "--trace")
     if export is not None and export[0] not in EXPORTS:
         raise unknown_name("export format", export[0], EXPORTS, where="--export")
+    if export is not None and uneven is not None:
+        fix = "leave out --uneven"
+        raise InputError("an uneven tiling has no form in Timeloop's files", where="--export", fix=fix)
     paths = [path for path in (out, trace, None if export is None else export[1]) if path is not None]
     for index, path in enumerate(paths):
         o.check_free(path, force)

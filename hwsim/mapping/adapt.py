@@ -57,9 +57,9 @@ def machine_of(
         raise InputError("a tiling maps one machine, not a grid of them", where=device.name)
     unit = _compute(device, dtype)
     bits = word_bits or float(re.findall(r"\d+", unit.dtype)[0])
-    units = int(device.units)
-    per_unit = max(int(float(unit.peak_flop_per_s) / (FLOP_PER_MAC * clock * units) * (1 + 1e-9)), 1)
-    levels = _levels(device, clock, bits, per_unit, bypass)
+    a_cycle = float(unit.peak_flop_per_s) / (FLOP_PER_MAC * clock) * (1 + 1e-9)
+    units = min(int(device.units), max(int(a_cycle), 1))  # a type that needs several units a product has fewer of them
+    levels = _levels(device, clock, bits, (units, int(a_cycle / units)), bypass)
     energy = float(unit.energy_j_per_flop) * FLOP_PER_MAC * PJ_PER_J
     notes = (f"{unit.dtype} operands",)
     return Machine(device.name, levels, energy, clock, bits, drain_reads=counting == "drains", notes=notes)
@@ -75,9 +75,12 @@ def _compute(device: Device, dtype: str | None) -> ComputeUnit:
     return by_name[chosen]
 
 
-def _levels(device: Device, clock: float, word_bits: float, per_unit: int, bypass: bool) -> tuple[Level, ...]:
-    """Levels near to far; the fan-out over the cores hangs under the first memory that they share."""
-    units = int(device.units)
+def _levels(device: Device, clock: float, word_bits: float, counts: tuple[int, int], bypass: bool) -> tuple[Level, ...]:
+    """Levels near to far; the fan-out over the cores hangs under the first memory that they share.
+
+    `counts`: cores, and multipliers of one core.
+    """
+    units, per_unit = counts
     scopes = [m.scope for m in device.memories]
     inside = sum(1 for s in scopes if s == "unit")
     levels = [
