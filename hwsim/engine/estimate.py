@@ -95,7 +95,7 @@ def estimate(model: Model, platform: Platform, scenario: Scenario, formats: Any,
 def mapping_of(scenario: Scenario) -> Mapping:
     """The degrees of a scenario as a mapping decision."""
     rows = scenario.tp if scenario.sp else 1
-    return Mapping(scenario.mapper, scenario.tp, scenario.pp, scenario.ep, int(np.max(scenario.dp)), rows)
+    return Mapping(scenario.mapper, scenario.tp, scenario.pp, scenario.ep, scenario.dp, rows)
 
 
 def _decided(graph: WorkloadGraph, platform: Platform, mapping: Mapping, scenario: Scenario) -> Mapping:
@@ -199,7 +199,7 @@ def _pipeline_factor(phase: str, scenario: Scenario) -> Num:
     Prefill: m micro-batches through p equal stages take (p + m - 1)/p passes (GPipe). Decode: every request gets one
     token a round; with m <= p micro-batches a round is one pass, the stages not waiting on each other.
     """
-    if scenario.pp == 1 or phase == "decode":
+    if phase == "decode":
         return 1.0
     passes = passes_of(scenario)
     return (scenario.pp + passes - 1) / scenario.pp

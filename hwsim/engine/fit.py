@@ -56,13 +56,16 @@ def device_weight_bytes(graph: MappedGraph) -> Num:
     for task in graph.tasks:
         for tensor in task.operator.weights:
             segments.setdefault(task.operator.segment, {})[tensor.name] = tensor.stored_bytes * task.count
-    if stages == 1:  # a tied table has one name in both segments and is stored once
-        merged = {name: size for segment in segments.values() for name, size in segment.items()}
-        return sum(merged.values(), 0)
+    # on one stage a tied table, which has one name in both segments, is stored once
+    merged = {name: size for segment in segments.values() for name, size in segment.items()}
+    whole = sum(merged.values(), 0)
+    if np.ndim(stages) == 0 and stages == 1:
+        return whole
     layers = max(graph.layers, 1)
     ends = [sum(sizes.values(), 0) for name, sizes in segments.items() if name in ("embed", "head")]
     blocks = sum((sum(sizes.values(), 0) for name, sizes in segments.items() if name not in ("embed", "head")), 0)
-    return blocks * (-(-layers // stages) / layers) + max(ends, default=0)
+    staged = blocks * (-(-layers // stages) / layers) + max(ends, default=0)
+    return np.where(np.asarray(stages) == 1, whole, staged) if np.ndim(stages) else staged
 
 
 def _cached(graph: MappedGraph) -> list[Tensor]:

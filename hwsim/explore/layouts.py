@@ -1,6 +1,6 @@
-"""Costs of every legal layout of a model: one array call of the analytic engine for each (tp, pp, ep, sp).
+"""Costs of every legal layout of a model: one array call of the analytic engine for each (tp, ep, sp).
 
-Replicas and batches are the arrays of a call. Layouts whose weights alone do not fit are not priced.
+Stages, replicas and batches are the arrays of a call. Layouts that fit at no batch are not priced.
 """
 
 from __future__ import annotations
@@ -67,9 +67,9 @@ def cost_layouts(search: Search) -> Costed:
     """
     legal = enumerate_layouts(_extents(search), search.platform, search.devices)
     refused: Counter[str] = Counter(legal.refused)
-    groups: dict[tuple[int, int, int, bool], list[Layout]] = {}
+    groups: dict[tuple[int, int, bool], list[Layout]] = {}
     for layout in legal.layouts:
-        groups.setdefault((layout.tp, layout.pp, layout.ep, layout.sp), []).append(layout)
+        groups.setdefault((layout.tp, layout.ep, layout.sp), []).append(layout)
     kept: list[Layout] = []
     unfit: dict[Layout, float] = {}
     parts: list[dict[str, NDArray[Any]]] = []
@@ -99,26 +99,33 @@ def _extents(search: Search) -> Extents:
 def _group(
     search: Search, members: Sequence[Layout], first: int, unfit: dict[Layout, float]
 ) -> dict[str, NDArray[Any]] | None:
-    """Columns of layouts that differ in their replicas only; None where none has a batch, {} where none fits."""
+    """Columns of layouts that differ in stages and replicas only; None where none has a batch, {} where none fits."""
     pairs = [(i, batch) for i, layout in enumerate(members) for batch in batches_of(search, layout.dp)]
     if not pairs:
         return None
     index, batch = (np.array(x, dtype=np.int64) for x in zip(*pairs, strict=True))
-    replicas = np.array([layout.dp for layout in members], dtype=np.int64)[index]
-    scenario = scenario_of(search, members[0], batch, replicas)
-    memory = memory_of(search.model, search.platform, scenario, search.formats)
+    memory = memory_of(search.model, search.platform, _grid(search, members, index, batch), search.formats)
     needed, usable = (np.broadcast_to(x, batch.shape) for x in (memory.needed_bytes, memory.usable_bytes))
-    for i, layout in enumerate(members):
-        mine = index == i
-        if mine.any() and not (needed <= usable)[mine].any():
-            unfit[layout] = float((needed - usable)[mine].min())
-    if not (needed <= usable).any():
+    short = np.full(len(members), np.inf)
+    np.minimum.at(short, index, needed - usable)
+    unfit.update({layout: float(short[i]) for i, layout in enumerate(members) if 0 < short[i] < np.inf})
+    held = short[index] <= 0
+    if not held.any():
         return {}
+    index, batch, needed, usable = index[held], batch[held], needed[held], usable[held]
+    scenario = _grid(search, members, index, batch)
     result = estimate(search.model, search.platform, scenario, search.formats, check=False)
     figures = {name: np.broadcast_to(value, batch.shape) for name, value in figures_of(result).items()}
     used = np.array([layout.devices for layout in members], dtype=np.int64)[index]
     sizes = {"layout": index + first, "batch": batch, "used": used, "needed_bytes": needed, "usable_bytes": usable}
     return {**sizes, **figures}
+
+
+def _grid(search: Search, members: Sequence[Layout], index: NDArray[np.int64], batch: NDArray[np.int64]) -> Scenario:
+    """One scenario of many points: the layout of each by its index."""
+    pp: Any = np.array([layout.pp for layout in members], dtype=np.int64)[index]
+    dp = np.array([layout.dp for layout in members], dtype=np.int64)[index]
+    return replace(scenario_of(search, members[0], batch, dp), pp=pp)
 
 
 def batches_of(search: Search, replicas: int) -> list[int]:

@@ -28,14 +28,15 @@ class SolverReport:
 class Mapping:
     """A JSON-able decision: parallel degrees, and per operator whatever its mapper decided.
 
+    Stages and replicas may be arrays, for a grid of layouts.
     `operators` maps an operator name to plain data (tiles, loop order, device, memory of each tensor).
     """
 
     mapper: str = "roofline"
     tensor_parallel: int = 1
-    pipeline_parallel: int = 1
+    pipeline_parallel: Num = 1
     expert_parallel: int = 1
-    data_parallel: int = 1
+    data_parallel: Num = 1
     sequence_parallel: int = 1
     operators: MappingType[str, MappingType[str, Any]] = field(default_factory=dict)
     report: SolverReport | None = None

@@ -34,7 +34,7 @@ class Scenario:
     activations: str = ""
     kv_cache: str = ""
     tp: int = 1
-    pp: int = 1
+    pp: int = 1  # an array too, in the searches of hwsim.explore.layouts
     ep: int = 1
     efficiency: str = "calibrated"
     engine: str = "analytic"

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping as MappingType
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
@@ -58,9 +58,10 @@ def lower(graph: WorkloadGraph, platform: Platform, mapping: Mapping) -> MappedG
     """
     _check_degrees(mapping, platform)
     layers = sum({o.segment: o.repeat for o in graph.operators if o.segment not in ("embed", "head")}.values())
-    if mapping.pipeline_parallel > max(layers, 1):
+    stages = np.max(mapping.pipeline_parallel)
+    if stages > max(layers, 1):
         raise InfeasibleError(
-            f"{mapping.pipeline_parallel} pipeline stages for {layers} layers leave some without any",
+            f"{stages} pipeline stages for {layers} layers leave some without any",
             where=graph.name,
             fix=f"use --pp {max(layers, 1)} or less",
         )
@@ -69,7 +70,7 @@ def lower(graph: WorkloadGraph, platform: Platform, mapping: Mapping) -> MappedG
         stream.feeds.setdefault(edge.target, []).append(edge.tensor)
     for operator in graph.operators:
         stream.add(operator)
-    if mapping.pipeline_parallel > 1:
+    if stages > 1:
         stream.hand_over(graph)
     mapped = MappedGraph(
         graph.name, graph.phase, platform, mapping, tuple(stream.tasks), graph.tokens, graph.batch, layers, graph.notes
@@ -161,15 +162,16 @@ class _Stream:
         message = largest(sizes) if sizes else 0
         message = message / self.region.ranks if self.region.ranks > 1 else message
         far = crossings(stages, stride(self.mapping), node) if self.platform.scale_out is not None else 0
+        count: Any  # an array for a grid of stages
         for name, count, span in (("send", stages - 1 - far, 2), ("send_across", far, node + 1)):
-            if count:
+            if np.any(count):
                 around = replace(block[-1], name="pipeline", segment="block", repeat=count)
                 self._collective(around, name, "send_recv", (message, span), (self.tasks[-1].name,))
 
 
 def _check_degrees(mapping: Mapping, platform: Platform) -> None:
     tp, dp, ep = mapping.tensor_parallel, mapping.data_parallel, mapping.expert_parallel
-    needed = tp * mapping.pipeline_parallel * dp
+    needed = np.max(tp * mapping.pipeline_parallel * dp)
     if needed > platform.count:
         raise InfeasibleError(
             f"the mapping needs {needed} devices",
@@ -185,7 +187,7 @@ def _check_degrees(mapping: Mapping, platform: Platform) -> None:
             seen=f"ep={ep}, tp={tp}",
             fix="choose --ep among the divisors of --tp",
         )
-    if ep > tp and (ep % tp or dp % (ep // tp)):
+    if ep > tp and (ep % tp or np.any(dp % (ep // tp))):
         raise InfeasibleError(
             "an expert group wider than the tensor group takes whole tensor groups of the data-parallel replicas",
             seen=f"ep={ep}, tp={tp}, dp={dp}",

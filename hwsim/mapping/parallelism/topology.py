@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from hwsim.ir.mapped import Mapping
+from hwsim.ir.numbers import Num
 
 
 def stride(mapping: Mapping) -> int:
@@ -10,10 +13,13 @@ def stride(mapping: Mapping) -> int:
     return max(mapping.tensor_parallel, mapping.expert_parallel)
 
 
-def crossings(stages: int, width: int, node_size: int) -> int:
+def crossings(stages: Num, width: int, node_size: int) -> Num:
     """Of the `stages - 1` hand-overs, those whose busiest pair of ranks lies in two nodes."""
     node = max(node_size, 1)
-    return sum((s * width) // node != ((s + 1) * width) // node for s in range(stages - 1))
+    first = np.arange(int(np.max(stages))) * width // node  # node of each stage's first rank
+    crossed = np.concatenate([[0], np.cumsum(first[1:] != first[:-1])])
+    found = crossed[np.asarray(stages) - 1]
+    return int(found) if np.ndim(found) == 0 else found
 
 
 def tiles_node(width: int, node_size: int) -> bool:
