@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -366,11 +366,14 @@ def predict(file: str | Path, hardware: str | None = None) -> Predictions:
 
 
 SIMULATE_DEFAULTS: Mapping[str, Any] = {
-    "trace": None, "rate": None, "requests": None, "arrivals": "poisson", "prompt": 1024.0, "output": 256.0,
+    "trace": None, "rate": None, "requests": None, "arrivals": "poisson", "prompt": "1024", "output": "256",
     "lengths": "lognormal", "seed": 0, "policy": "vllm", "max_batch": 256, "chunk": 512, "queue": "fcfs", "replicas": 1,
     "router": "round_robin", "slo": None, "prefill_pool": 0, "capacity": False, "attainment": 0.9, "kv_blocks": None,
     "overhead": None, "weights": None, "activations": None, "kv_cache": None, "tp": 1, "pp": 1,
-    "efficiency": "calibrated", "steady": False, "table": None,
+    "efficiency": "calibrated", "steady": False, "table": None, "limits": None, "capacity_tolerance": 0.01,
+    "burstiness": 1.0, "closed_loop": None, "application": None, "reference": None, "migration": None,
+    "autoscale": None, "failures": None, "partition": None, "queue_limit": None, "decode_hw": None,
+    "kv_transfer": "layerwise", "kv_link": None, "mixed": 0, "what_if": None,
 }  # fmt: skip
 
 
@@ -395,17 +398,43 @@ class Simulation:
         return f"<pre>{html.escape(str(self))}</pre>"
 
 
-def simulate(workload: str, hardware: str, **options: Any) -> Simulation:
+def simulate(
+    workload: str,
+    hardware: str | Device | Platform | None = None,
+    *,
+    note: Callable[[str], None] | None = None,
+    **options: Any,
+) -> Simulation:
     """Serve a stream of requests; `options` are those of ``hwsim simulate`` with underscores (`SIMULATE_DEFAULTS`).
+
+    `workload` may be a file of a `hwsim/serving-scenario@1`: it then names the rest; what is given here wins.
+    `note` is told about progress.
 
     Raises UnknownNameError, InputError, InfeasibleError.
     """
+    from hwsim.serving.scenario import is_scenario, read_scenario
     from hwsim.serving.session import run_session
 
     for name in options:
         if name not in SIMULATE_DEFAULTS:
             raise unknown_name("option", name, SIMULATE_DEFAULTS)
-    return Simulation(run_session({**SIMULATE_DEFAULTS, "workload": workload, "hw": hardware, **options}))
+    file = read_scenario(workload, SIMULATE_DEFAULTS) if is_scenario(workload) else {"workload": workload}
+    given = {**SIMULATE_DEFAULTS, **file, **options}
+    machine = hardware if hardware is not None else file.get("hw")
+    if machine is None:
+        raise InputError("a run needs hardware", where="--hw", fix="--hw NAME, or `hw:` in the scenario file")
+    given["hw"] = _varied(machine, given["what_if"])
+    if given["decode_hw"] is not None:
+        given["decode_hw"] = _varied(given["decode_hw"], given["what_if"])
+    return Simulation(run_session(given, note))
+
+
+def _varied(hardware: str | Device | Platform, what_if: Mapping[str, Num | str] | None) -> str | Platform:
+    """A name as it is where nothing changes, else the platform with changed device fields."""
+    if isinstance(hardware, str) and not what_if:
+        return hardware
+    platform, _ = _platform(hardware)
+    return platform.with_(device=vary(platform.device, what_if)) if what_if else platform
 
 
 class Plan(Simulation):

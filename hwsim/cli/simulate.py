@@ -12,15 +12,22 @@ from hwsim.cli import options as o
 Routers = "round_robin, least_outstanding, lor, least_loaded, prefix_aware, slo_aware, random"
 
 
+Pairs = "[NAME=VALUE,...]"
+
+
 def command(
-    workload: o.Workload,
-    hw: o.Hardware,
+    context: typer.Context,
+    workload: Annotated[
+        str, typer.Argument(metavar="WORKLOAD", help="Model name or path, or a serving scenario file (YAML).")
+    ],
+    hw: Annotated[str | None, typer.Option("--hw", help="Accelerator, node or cluster [as in a scenario].")] = None,
     trace: Annotated[Path | None, typer.Option("--trace", help="Trace file (CSV or JSON lines, .gz allowed).")] = None,
     rate: Annotated[float | None, typer.Option("--rate", help="Requests/s: generated, or the trace rescaled.")] = None,
     requests: Annotated[int | None, typer.Option("--requests", help="Requests [1000, or the whole trace].")] = None,
     arrivals: Annotated[str, typer.Option("--arrivals", help="poisson, gamma, bursty or constant.")] = "poisson",
-    prompt: Annotated[float, typer.Option("--prompt", help="Mean prompt tokens of generated requests.")] = 1024.0,
-    output: Annotated[float, typer.Option("--output", help="Mean output tokens of generated requests.")] = 256.0,
+    prompt: Annotated[str, typer.Option("--prompt", help="Prompt tokens: a mean, or median=1730,p90=5696.")] = "1024",
+    output: Annotated[str, typer.Option("--output", help="Output tokens: a mean, or mean=256,median=32.")] = "256",
+    burstiness: Annotated[float, typer.Option("--burstiness", help="Variation of gamma arrivals.")] = 1.0,
     lengths: Annotated[str, typer.Option("--lengths", help="fixed, uniform, exponential or lognormal.")] = "lognormal",
     seed: Annotated[int, typer.Option("--seed", help="Seed of generated requests.")] = 0,
     policy: Annotated[str, typer.Option("--policy", help="vllm, sarathi, orca, lightllm or static.")] = "vllm",
@@ -33,6 +40,18 @@ def command(
     prefill_pool: Annotated[int, typer.Option("--prefill-pool", help="Replicas that only prefill.")] = 0,
     capacity: Annotated[bool, typer.Option("--capacity", help="Search the largest rate that meets --slo.")] = False,
     attainment: Annotated[float, typer.Option("--attainment", help="Share of requests that must meet --slo.")] = 0.9,
+    limits: Annotated[str | None, typer.Option("--limits", help="For --capacity: itl_s_p99=200ms,...")] = None,
+    decode_hw: Annotated[str | None, typer.Option("--decode-hw", help="Machine of the decode pool [--hw].")] = None,
+    kv_transfer: Annotated[str, typer.Option("--kv-transfer", help="KV caches: layerwise or serial.")] = "layerwise",
+    kv_link: Annotated[str | None, typer.Option("--kv-link", help='Rate of a KV link, e.g. "25 GB/s".')] = None,
+    mixed: Annotated[int, typer.Option("--mixed", help="Queue at which idle decoders prefill (0: never).")] = 0,
+    migration: Annotated[str | None, typer.Option("--migration", help=f"gap, period, downtime {Pairs}")] = None,
+    autoscale: Annotated[str | None, typer.Option("--autoscale", help=f"most, least, high, startup {Pairs}")] = None,
+    failures: Annotated[str | None, typer.Option("--failures", help="REPLICA:DOWN[:UP], e.g. 0:10s:60s.")] = None,
+    partition: Annotated[str | None, typer.Option("--partition", help=f"share, saturation, dynamic {Pairs}")] = None,
+    queue_limit: Annotated[int | None, typer.Option("--queue-limit", help="Reject above this many a replica.")] = None,
+    closed_loop: Annotated[str | None, typer.Option("--closed-loop", help=f"users, turns, think {Pairs}")] = None,
+    reference: Annotated[str | None, typer.Option("--reference", help="Machine that slowdowns refer to.")] = None,
     kv_blocks: Annotated[int | None, typer.Option("--kv-blocks", help="KV blocks [what memory leaves].")] = None,
     overhead: Annotated[str | None, typer.Option("--overhead", help='Host time an iteration, e.g. "2 ms".')] = None,
     weights: o.Weights = None,
@@ -51,12 +70,19 @@ def command(
     """TTFT, TPOT, tails, throughput, goodput, energy and cost of serving a stream of requests."""
     given: dict[str, Any] = dict(locals())
     form = o.check_format(o.format_of(format_, out), ("table", "json", "csv", "html"))
-    from hwsim.serving.session import run_session
+    from hwsim.api import SIMULATE_DEFAULTS, simulate
 
-    document = run_session(given, note=None if quiet else o.note)
+    # What the command line leaves alone may come from a scenario file.
+    options = {name: given[name] for name in SIMULATE_DEFAULTS if name in given and _stated(context, name)}
+    document = simulate(workload, hw, note=None if quiet else o.note, **options).to_dict()
     o.emit(render(document, form), out, force)
     if document.get("interrupted"):
         raise KeyboardInterrupt
+
+
+def _stated(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name != "DEFAULT"
 
 
 def render(document: dict[str, Any], form: str) -> str:

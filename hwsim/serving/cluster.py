@@ -39,7 +39,8 @@ class Cluster:
         self.clock, self.router, self.record = clock, router, record
         self.replicas: list[Any] = []
         self.everyone: list[Any] = []
-        self.source: Source | None = None
+        self.source: Any = None
+        self.reference: Any = None  # iteration time of the machine that slowdowns are told against
         self.listens = self.dynamic = False
         self.central = bool(getattr(router, "central", False))
         self.in_system = self.arrived = self.finished = self.rejected = 0

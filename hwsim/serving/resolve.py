@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from hwsim import __version__
@@ -14,11 +15,17 @@ from hwsim.ir.scenario import Scenario
 from hwsim.schema.loader import load_hardware
 
 
-def resolve(workload: str, hardware: str, options: Mapping[str, Any]) -> tuple[Any, Platform, Scenario, dict[str, Any]]:
+def resolve(
+    workload: str, hardware: str | Platform, options: Mapping[str, Any]
+) -> tuple[Any, Platform, Scenario, dict[str, Any]]:
     """(model, platform, scenario, facts for the document). Raises UnknownNameError, InputError."""
     loaded = resolve_model(workload)
-    machine = load_hardware(hardware)
-    platform = machine.platform
+    files: tuple[Path, ...] = ()
+    if isinstance(hardware, Platform):
+        platform = hardware
+    else:
+        machine = load_hardware(hardware)
+        platform, files = machine.platform, machine.files
     given = {name: value for name, value in options.items() if value is not None}
     for name, value in platform.device.extra.get("native", {}).items():
         given.setdefault(name, value)
@@ -26,7 +33,7 @@ def resolve(workload: str, hardware: str, options: Mapping[str, Any]) -> tuple[A
     scenario = Scenario(**given)
     if platform.count == 1 and platform.scale_out is None:
         platform = platform.with_(count=max(1, scenario.tp * scenario.pp))
-    hashes = {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in (loaded.entry.path, *machine.files)}
+    hashes = {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in (loaded.entry.path, *files)}
     facts = {
         "workload": {"name": loaded.model.name, "parameters": loaded.model.parameters},
         "hardware": {

@@ -10,6 +10,7 @@ import numpy as np
 
 from hwsim.serving.cluster import Cluster
 from hwsim.serving.record import FINISHED, REJECTED
+from hwsim.serving.slowdown import slowdowns
 from hwsim.serving.spec import ServiceLevel
 
 Array = np.ndarray[Any, Any]
@@ -94,6 +95,12 @@ class ServingResult:
         times = (("ttft_s", self.ttft_s), ("tpot_s", self.tpot_s), ("e2e_s", self.e2e_s), ("delay_s", self.delay_s))
         for name, values in times:
             out.update(summary(name, values))
+        if self.cluster.reference is not None:
+            for name, values in slowdowns(self, self.cluster.reference).items():
+                out.update(summary(name, values))
+        ends_s = getattr(self.cluster.source, "ends_s", None)
+        if ends_s is not None:
+            out.update(summary("application_s", np.asarray(ends_s) - np.asarray(self.cluster.source.starts_s)))
         out.update(weighted_summary("itl_s", *self.cluster.record.gaps.weighted()))
         done, span = self.finished, self.makespan_s
         tokens = float(self.column("output")[done].sum())

@@ -9,12 +9,16 @@ from typing import Any
 
 from hwsim import units
 from hwsim.errors import InputError, unknown_name
-from hwsim.serving.arrivals import generate
+from hwsim.serving.arrivals import Lengths, generate
 from hwsim.serving.capacity import search_capacity
-from hwsim.serving.disaggregate import Disaggregation
+from hwsim.serving.control import together
+from hwsim.serving.features import prepare_of, replicas_of
+from hwsim.serving.fields import fields_of
 from hwsim.serving.front import Engine, engine_replica
 from hwsim.serving.policies import POLICIES
 from hwsim.serving.routers import ROUTERS
+from hwsim.serving.scenario import answering
+from hwsim.serving.sessions import serve
 from hwsim.serving.simulate import document, simulate, write_table
 from hwsim.serving.spec import ClusterSpec, ServiceLevel
 from hwsim.serving.traces import Trace, read_trace
@@ -31,16 +35,23 @@ def run_session(given: Mapping[str, Any], note: Note = None) -> dict[str, Any]:
     requests so far, with ``interrupted`` true. Raises InputError, InfeasibleError.
     """
     _check(given)
-    level, trace = parse_slo(given.get("slo")), workload_trace(given)
+    level, (source, trace) = parse_slo(given.get("slo")), _requests(given)
     engine, context = _engine(given, trace)
-    spec, prepare = _cluster(given, engine)
+    spec, prepare = _cluster(given, engine, trace, level)
     if given.get("capacity"):
-        found = search_capacity(trace, spec, level, attainment=given["attainment"], prepare=prepare, note=note)
+        limits = limits_of(given.get("limits"))
+        found = search_capacity(
+            trace, spec, level, attainment=given["attainment"], limits=limits, prepare=prepare, note=note,
+            tolerance=given["capacity_tolerance"],
+        )  # fmt: skip
         context["capacity"] = found.to_dict()
         trace = trace.at_rate(found.rate_per_s)
     interrupted = False
     try:
-        result = simulate(trace, spec, level, steady=bool(given.get("steady")), prepare=prepare, progress=note)
+        if source is not None:
+            result = serve(source, spec, level, prepare=prepare)
+        else:
+            result = simulate(trace, spec, level, steady=bool(given.get("steady")), prepare=prepare, progress=note)
     except KeyboardInterrupt as stop:
         if not hasattr(stop, "partial"):
             raise
@@ -81,6 +92,22 @@ def parse_slo(text: str | None) -> ServiceLevel:
     return ServiceLevel(**limits)
 
 
+def limits_of(given: Any) -> dict[str, float]:
+    """``itl_s_p99=200ms,delay_s_p50=2s`` as metric -> largest value, SI. Raises InputError, UnitError."""
+    names = (
+        given
+        if isinstance(given, Mapping)
+        else {part.partition("=")[0].strip(): 0 for part in (given or "").split(",")}
+    )
+    kinds = {name: "number" if "slowdown" in name else "time" for name in names if name}
+    return fields_of(given, kinds, "--limits") if kinds else {}
+
+
+def _requests(given: Mapping[str, Any]) -> tuple[Any, Trace]:
+    """(a source that answers or None, the requests as a trace)."""
+    return answering(given) or (None, workload_trace(given))
+
+
 def workload_trace(given: Mapping[str, Any]) -> Trace:
     """The trace file, cut and rescaled as asked, or generated arrivals."""
     count, rate = given.get("requests"), given.get("rate")
@@ -91,20 +118,27 @@ def workload_trace(given: Mapping[str, Any]) -> Trace:
         rate or _DEFAULT_RATE,
         count or _DEFAULT_REQUESTS,
         process=given["arrivals"],
-        prompt=(given["lengths"], given["prompt"]),
-        output=(given["lengths"], given["output"]),
+        prompt=(given["lengths"], Lengths.of(given["prompt"], "--prompt")),
+        output=(given["lengths"], Lengths.of(given["output"], "--output")),
         seed=given["seed"],
+        cv=given.get("burstiness") or 1.0,
     )
 
 
 def _engine(given: Mapping[str, Any], trace: Trace) -> tuple[Engine, dict[str, Any]]:
+    engine, facts = _machine(given, trace, given["hw"])
+    return engine, _context(given, trace, engine, facts)
+
+
+def _machine(given: Mapping[str, Any], trace: Trace, hardware: Any) -> tuple[Engine, dict[str, Any]]:
+    """The engine of one kind of machine, and what the document says about it."""
     from dataclasses import replace
 
     from hwsim.frontends.formats import Formats
     from hwsim.serving.resolve import resolve
 
     names = ("weights", "activations", "kv_cache", "tp", "pp", "efficiency")
-    model, platform, scenario, facts = resolve(given["workload"], given["hw"], {n: given.get(n) for n in names})
+    model, platform, scenario, facts = resolve(given["workload"], hardware, {n: given.get(n) for n in names})
     formats = Formats.of(scenario.weights, scenario.activations or None, scenario.kv_cache or None)
     scenario = replace(scenario, weights=formats.weights.name, kv_cache=formats.kv_cache.name)
     longest = max(p + q for p, q in zip(trace.prompt, trace.output, strict=True))
@@ -120,7 +154,7 @@ def _engine(given: Mapping[str, Any], trace: Trace) -> tuple[Engine, dict[str, A
         overhead_s=units.parse(given["overhead"], "time", where="--overhead") if given.get("overhead") else 0.0,
     )
     engine = replace(engine, replica=engine.replica.with_(queue=given["queue"]))
-    return engine, _context(given, trace, engine, facts)
+    return engine, {**facts, "workload": {**facts["workload"], "layers": model.layers}}
 
 
 def policy_options(given: Mapping[str, Any], trace: Trace) -> dict[str, int]:
@@ -157,19 +191,21 @@ def _context(given: Mapping[str, Any], trace: Trace, engine: Engine, facts: Mapp
     return {**facts, "scenario": scenario, "iteration_time": table}
 
 
-def _cluster(given: Mapping[str, Any], engine: Engine) -> tuple[ClusterSpec, Any]:
-    count, prefill = int(given["replicas"]), int(given["prefill_pool"])
-    if prefill and prefill >= count:
-        raise InputError("--prefill-pool must leave a replica to decode", seen=f"{prefill} of {count}")
-    spec = ClusterSpec([engine.replica] * count, given["router"])
-    if not prefill:
-        return spec, None
-    if engine.link_bytes_per_s <= 0:
-        raise InputError("the hardware has no link that could carry KV caches between pools", where="--prefill-pool")
-    pools = Disaggregation(
-        prefill=prefill,
-        kv_bytes_per_token=engine.kv_bytes_per_token,
-        bandwidth_bytes_per_s=engine.link_bytes_per_s,
-        latency_s=engine.link_latency_s,
-    )
-    return spec, pools.prepare
+def _cluster(given: Mapping[str, Any], engine: Engine, trace: Trace, level: ServiceLevel) -> tuple[ClusterSpec, Any]:
+    """Replicas behind the router, and what happens to them while they serve."""
+    other = given.get("decode_hw")
+    decode = None if other is None else _machine(given, trace, other)[0]
+    spec = ClusterSpec(replicas_of(given, engine, decode), given["router"])
+    parts = [prepare_of(given, engine, level, layers_of(given["workload"]))]
+    if given.get("reference") is not None:
+        reference = _machine(given, trace, given["reference"])[0].replica.time
+        parts.append(lambda cluster: setattr(cluster, "reference", reference))
+    kept = [part for part in parts if part is not None]
+    return spec, together(*kept) if kept else None
+
+
+def layers_of(workload: str) -> int:
+    """Layers of a model. Raises UnknownNameError."""
+    from hwsim.frontends.catalog import resolve_model
+
+    return int(resolve_model(workload).model.layers)
