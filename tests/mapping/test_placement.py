@@ -18,6 +18,7 @@ from hwsim.mapping.placement.chain import chain_of, cost_of_stages, stage_violat
 from hwsim.mapping.placement.contiguous import orders, place_chain
 from hwsim.mapping.placement.cuts import shortest
 from hwsim.mapping.placement.place import place_graph
+from hwsim.mapping.placement.polish import can_polish, polish
 from hwsim.mapping.placement.problem import cost_of, violations
 from hwsim.mapping.placement.tier_baselines import interleave, nearest_first
 from hwsim.mapping.placement.tiers import TierProblem, place_tiers, tier_violations, time_of
@@ -151,6 +152,24 @@ def test_stages_of_200_operators_equal_shortest_paths(unequal: bool, objective: 
     _same(found.report, value)
     assert cost_of_stages(chain, stages, tuple(range(8))).value(objective) == pytest.approx(value, rel=1e-9)
     assert found.report.seconds < 2
+
+
+def test_moves_on_an_incumbent_are_legal_and_never_cost_more() -> None:
+    gains = 0
+    for seed in range(6):
+        problem = replace(random_graph(np.random.default_rng(seed), 14, 3, 2, tight=0.55), shared=())
+        for objective in ("latency", "energy"):
+            start = greedy(problem, objective)
+            if start is None:
+                continue
+            better = polish(problem, start, objective, 5.0)
+            assert can_polish(problem, objective) and violations(problem, better) == []
+            old, new = (cost_of(problem, c).value(objective) for c in (start, better))
+            assert place_graph(problem, objective).report.objective * (1 - 1e-9) <= new <= old * (1 + 1e-12)
+            gains += new < old
+    assert gains >= 3
+    assert not can_polish(random_graph(np.random.default_rng(0), 3, 2, copies=4), "latency")
+    assert not can_polish(replace(random_graph(np.random.default_rng(0), 3, 2), shared=()), "throughput")
 
 
 def test_equal_devices_are_one_order() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from typing import Final
 
 import numpy as np
 
@@ -12,9 +13,12 @@ from hwsim.mapping.blocks.epsilon import Point, least_product
 from hwsim.mapping.placement.answer import SOLVER, Placement, judged, known_objective, proved, run
 from hwsim.mapping.placement.arrange import arrange
 from hwsim.mapping.placement.graph import build
+from hwsim.mapping.placement.polish import can_polish, polish
 from hwsim.mapping.placement.problem import GraphProblem, cost_of
 from hwsim.mapping.solve import SolverName
 from hwsim.units import gib
+
+POLISHING: Final = 0.15  # share of a budget that is kept for moves on an incumbent that is not proved
 
 
 def place_graph(
@@ -50,8 +54,12 @@ def _single(
 ) -> Placement:
     target = build(problem)
     unit = target.aim(objective)
-    solution = run(target.program, solver, _left(budget_s, begun))
+    polishable = budget_s is not None and can_polish(problem, objective)
+    limit = budget_s * (1 - POLISHING) if budget_s is not None and polishable else budget_s
+    solution = run(target.program, solver, _left(limit, begun))
     choice = arrange(problem, target.counts(solution.values), objective)
+    if budget_s is not None and polishable and not solution.optimal:
+        choice = polish(problem, choice, objective, budget_s * POLISHING)
     value = cost_of(problem, choice).value(objective)
     return Placement(choice, proved(solution, value, solution.report.bound * unit, time.perf_counter() - begun))
 
