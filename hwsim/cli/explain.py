@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 
 from hwsim.cli import options as o
 from hwsim.errors import InputError
 
+DEFAULT: Final = "tpot_s"
+SUBJECTS: Final = "Metric, phase, operator (decode.block.qkv), memory; of a mapping: GEMM, GEMM.energy, GEMM.LEVEL."
+MAPPING: Final = "hwsim/mapping@1"
+_SAVED: Final = ("hwsim/estimate@1", MAPPING)
+
 
 def command(
     workload: Annotated[
-        str, typer.Argument(metavar="WORKLOAD", help="A model as in evaluate, or a saved estimate (JSON).")
+        str, typer.Argument(metavar="WORKLOAD", help="A model as in evaluate, or a saved estimate or mapping (JSON).")
     ],
     subject: Annotated[
-        str, typer.Argument(metavar="SUBJECT", help="Metric, phase, operator (decode.block.qkv) or memory.")
-    ] = "tpot_s",
+        str,
+        typer.Argument(
+            metavar="SUBJECT",
+            help="Metric, phase, operator (decode.block.qkv), memory; of a mapping GEMM, GEMM.energy, GEMM.LEVEL.",
+        ),
+    ] = DEFAULT,
     hw: Annotated[str | None, typer.Option("--hw", metavar="NAME", help="Accelerator, node or cluster.")] = None,
     batch: o.Batch = 1,
     prompt: o.Prompt = None,
@@ -33,6 +42,12 @@ def command(
 ) -> None:
     """Formula, operands and source of a number."""
     document = _saved(workload)
+    if document is not None and document["schema"] == MAPPING:
+        from hwsim.report.mapping_working import explain_mapping
+
+        first = str(document["operators"][0]["name"])
+        o.emit(explain_mapping(document, first if subject == DEFAULT else subject), None)
+        return
     if document is None:
         if hw is None:
             raise InputError(
@@ -74,4 +89,4 @@ def _saved(name: str) -> dict[str, Any] | None:
         data = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError("cannot read the JSON file", where=str(path), seen=str(error)[:80]) from None
-    return data if isinstance(data, dict) and data.get("schema") == "hwsim/estimate@1" else None
+    return data if isinstance(data, dict) and data.get("schema") in _SAVED else None

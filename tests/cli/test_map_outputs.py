@@ -89,6 +89,17 @@ def test_explain_says_what_binds(capsys: pytest.CaptureFixture[str]) -> None:
     assert "bound by the port of dram" in out and "+1 GB/s" in out
 
 
+def test_a_saved_mapping_is_explained(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    saved = tmp_path / "m.json"
+    assert _call(capsys, *GEMM, "-o", str(saved))[0] == 0
+    code, out, _ = _call(capsys, "explain", str(saved))
+    assert code == 0 and "words of glb" in out and "energy = " in out
+    code, out, _ = _call(capsys, "explain", str(saved), "glb")
+    assert code == 0 and "A lacks N" in out
+    code, out, err = _call(capsys, "explain", str(saved), "enrgy")
+    assert code == 2 and out == "" and "did you mean energy" in err
+
+
 def test_a_dtype_sets_multipliers_and_words(capsys: pytest.CaptureFixture[str]) -> None:
     for dtype, bits, multipliers in ((None, 16, 4512), ("int8", 8, 18048)):
         more = [] if dtype is None else ["--dtype", dtype]

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from hwsim.errors import InputError
+from hwsim.errors import InputError, UnknownNameError
 from hwsim.frontends.raw import raw_graph
 from hwsim.mapping.gemms import Work, works_of
 from hwsim.mapping.plan import map_workload
@@ -21,6 +21,7 @@ from hwsim.report.mapping_explain import gain, why
 from hwsim.report.mapping_page import mapping_page
 from hwsim.report.mapping_rows import percent, traffic
 from hwsim.report.mapping_trace import mapping_trace, steps_of
+from hwsim.report.mapping_working import explain_mapping, reuse_of
 from hwsim.schema.loader import load_accelerator
 
 NAMES = ("gemm:64x96x32", "gemm:1x512x256", "bmm:4x1x17x32")
@@ -159,6 +160,23 @@ def test_page_is_self_contained_escaped_and_drawn_to_scale(saved: dict[str, Any]
     held = saved["operators"][0]["levels"][-2]
     widths = [100 * w / held["words"] for w in held["held_words"].values()]
     assert any(bar[:3] == pytest.approx(widths, abs=1e-3) for bar in check.bars)
+
+
+def test_every_word_count_follows_from_tile_spread_and_loops(saved: dict[str, Any]) -> None:
+    """The working shown by `explain` is the whole count: size x ceil(missing dimension / reuse)."""
+    for row in saved["operators"]:
+        for index, level in enumerate(row["levels"]):
+            for tensor, dimension in (("A", "n"), ("B", "m"), ("Z", "k")):
+                reuse = reuse_of(row, index, tensor)
+                words = level["traffic"][tensor]["updates" if tensor == "Z" else "reads"]
+                assert words == row["compulsory"][tensor] * -(-row["gemm"][dimension] // reuse["extent"])
+        text = explain_mapping(saved, f"{row['name']}.cycles")
+        assert f"cycles = {row['cycles']}" in text and "dram" in text
+        assert "words out x 200 pJ" in explain_mapping(saved, f"{row['name']}.energy")
+        whole = explain_mapping(saved, row["name"])
+        assert why(row) in whole and whole.count("must change") == 9
+    with pytest.raises(UnknownNameError, match="gemm:64x96x32.energy"):
+        explain_mapping(saved, "gemm:64x96x32.enrgy")
 
 
 def test_reason_and_gain_in_words(saved: dict[str, Any]) -> None:
