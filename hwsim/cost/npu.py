@@ -1,13 +1,15 @@
 """Phones: an int8 engine with static shapes beside a CPU and a GPU on one memory (llm.npu, arXiv 2407.05858).
 
-Prompts run as chunks of a fixed length; each layer of a chunk pays its products in the engine and a constant for the
-float parts and graph switches that stay exposed; decoding reads the weights on the CPU. Devices of this kind without a
-`phone` section are priced by the generic model. Formulas: docs/formulas/npu.md.
+Prompts run as chunks of prepared graphs, the last one padded to whole passes of the engine's rows; each layer of a
+chunk pays its products in the engine and a constant for the float parts and graph switches that stay exposed; weights
+are brought into the engine's window once a prompt. Layers whose outliers are not pruned compute them in float on the
+CPU. Decoding reads the weights on the CPU. Devices of this kind without a `phone` section are priced by the generic
+model. Formulas: docs/formulas/npu.md.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -18,9 +20,12 @@ from hwsim.cost.roofline import dynamic_energy_j
 from hwsim.ir.mapped import Task
 from hwsim.ir.numbers import Num
 from hwsim.ir.platform import Device, Platform
-from hwsim.ir.result import TaskCost
+from hwsim.ir.result import Bracket, TaskCost, Timeline
 
-BAND: Final = 1.25  # the prefill law is within 20 % over seven published runs, the shape law within 15 %
+BAND: Final = 1.25  # the prefill law is within 17 % over nine published runs, the shape law within 15 %
+# Engine graphs of a layer: before attention, after it, and the feed-forward block; float parts lie between them.
+# (llm.npu counts 144 graphs, float ones included, in 24 layers: six a layer.)
+ENGINE_GRAPHS: Final = 3
 
 
 def takes(device: Device) -> tuple[str, ...]:
@@ -39,29 +44,74 @@ def task_cost(task: Task, platform: Platform) -> TaskCost:
     return bracketed(value, parts, _floors(task, platform.device), BAND, energy_j=energy, model=phone["processor"])
 
 
+def metrics(timelines: Sequence[Timeline]) -> Mapping[str, Bracket]:
+    """Graph costs of the model, and what one chunk does without reordering: engine time and the engine's idle share.
+
+    `graph_build_s` and `graph_optimize_s` are paid once, before the first prompt; `chunk_engine_s` adds up single
+    products; `bubble` is float time over float and engine time, one after another.
+    """
+    graph = timelines[0].graph
+    phone = graph.platform.device.extra.get("phone")
+    if phone is None or graph.phase != "prefill" or phone["processor"] == "engine":
+        return {}
+    layers, weights = graph.layers, _linear_weights(graph.tasks)
+    engine = layers * ENGINE_GRAPHS * phone["npu_start"] + _chunk_passes(phone) * weights * phone["npu_weight"]
+    floats = layers * phone["layer"]
+    return {
+        "graph_build_s": Bracket(plain(layers * phone["build_layer"])),
+        "graph_optimize_s": Bracket(plain(weights * phone["optimize_weight"])),
+        "chunk_engine_s": Bracket(plain(engine)),
+        "bubble": Bracket(plain(floats / (floats + engine))),
+    }
+
+
+def _linear_weights(tasks: Sequence[Task]) -> Num:
+    """Weights that prompt tokens multiply with; the output head sees one row."""
+    dims = [(t.operator.dims, t.count) for t in tasks if t.kind == "gemm"]
+    return sum((np.where(np.asarray(d["m"]) > 1, d["k"] * d["n"], 0) * count for d, count in dims), 0)
+
+
+def _chunk_passes(phone: Mapping[str, Any]) -> float:
+    return float(np.ceil(phone["chunk"] / phone["stream_rows"]))
+
+
 def _parts(task: Task, phone: Mapping[str, Any]) -> dict[str, Num]:
-    dims = task.operator.dims
+    dims, processor = task.operator.dims, phone["processor"]
     if task.kind == "gemm":
         rows = dims["m"] * dims.get("batch", 1)
-        if phone["processor"] == "engine":
+        if processor == "engine":
             return {"compute": _slower(task.operator.flop / phone["engine_rate"], _stream(task, phone))}
         if task.operator.segment == "op":
             return {"compute": _single(rows, dims["k"], dims["n"], phone)}
-        chunked = np.where(
-            np.asarray(rows) > 1, _chunks(rows, phone) * phone["chunk_weight"] * dims["k"] * dims["n"], 0
-        )
-        return {"npu": chunked, "memory": np.where(np.asarray(rows) > 1, 0.0, _stream(task, phone))}
-    if task.kind == "attention_prefill" and phone["processor"] != "engine":
+        prompt, weights = np.asarray(rows) > 1, dims["k"] * dims["n"]
+        npu = _one_by_one(rows, weights, phone) if processor == "npu-products" else _prepared(rows, weights, phone)
+        floats = rows * weights * (1 - phone["pruned"]) * phone["outlier_weight"]
+        return {
+            "npu": np.where(prompt, npu, 0),
+            "float": np.where(prompt, floats, 0),
+            "memory": np.where(prompt, 0.0, _stream(task, phone)),
+        }
+    if task.kind == "attention_prefill" and processor != "engine":
         return {"float": dims["batch"] * _chunks(dims["q_len"], phone) * phone["layer"]}
     if task.kind == "attention_decode":
         return {"memory": _stream(task, phone)}
-    if task.kind == "embedding" and phone["processor"] != "engine":
-        return {"prepare": np.where(np.asarray(dims["rows"]) > 1, phone["prepare"], 0.0)}
     return {"float": 0.0}
 
 
+def _prepared(rows: Num, weights: Num, phone: Mapping[str, Any]) -> Num:
+    """Weights brought in once, then chunks of prepared graphs."""
+    return weights * (phone["prepare_weight"] + _chunks(rows, phone) * phone["chunk_weight"])
+
+
+def _one_by_one(rows: Num, weights: Num, phone: Mapping[str, Any]) -> Num:
+    """Products as they come: a start each chunk, and a pass over the weights for every `stream_rows` rows."""
+    start = np.ceil(np.asarray(rows) / phone["chunk"]) * phone["npu_start"]
+    return start + np.ceil(np.asarray(rows) / phone["stream_rows"]) * weights * phone["npu_weight"]
+
+
 def _chunks(rows: Num, phone: Mapping[str, Any]) -> Num:
-    return np.ceil(np.asarray(rows) / phone["chunk"])
+    """Chunks of a prompt; the last one holds whole passes of `stream_rows` rows."""
+    return np.ceil(np.asarray(rows) / phone["stream_rows"]) * phone["stream_rows"] / phone["chunk"]
 
 
 def _single(rows: Num, depth: Num, width: Num, phone: Mapping[str, Any]) -> Num:
@@ -71,6 +121,7 @@ def _single(rows: Num, depth: Num, width: Num, phone: Mapping[str, Any]) -> Num:
     """
     start, weight = {
         "npu-int8": (phone["npu_start"], phone["npu_weight"]),
+        "npu-products": (phone["npu_start"], phone["npu_weight"]),
         "npu-fp16": (0.0, phone["npu_fp16_weight"]),
         "cpu-int8": (phone["cpu_start"], phone["cpu_weight"]),
         "gpu-fp16": (phone["gpu_start"], phone["gpu_weight"]),

@@ -26,7 +26,8 @@ Range = Annotated[list[Number], Field(min_length=2, max_length=2)]
 class Rule(Strict):
     """If every word of `words` occurs in one side of the setup (and no word of `without`), the effects apply.
 
-    `metric` and `setup` narrow it. The first `hw` wins; `set` (what-ifs) and `options` add up, earlier rules first.
+    `metric` and `setup` narrow it. The first `hw` wins; `set` (what-ifs) and `options` add up, earlier rules first;
+    a value ``$key`` is what the setup says under that key.
     """
 
     words: Words = []

@@ -115,11 +115,16 @@ class CpuSection(Strict):
 class PhoneSection(Strict):
     """A phone: an int8 engine with static shapes, float processors beside it, one shared memory."""
 
-    processor: Literal["npu-int8", "npu-fp16", "cpu-int8", "gpu-fp16", "engine"] = "npu-int8"
+    # npu-products: every product by itself, without prepared shapes; engine: another framework at `engine_rate`
+    processor: Literal["npu-int8", "npu-products", "npu-fp16", "cpu-int8", "gpu-fp16", "engine"] = "npu-int8"
     chunk: Count  # prompt tokens of one prepared graph
-    prepare: Time  # of a prompt: environment, first graphs
+    prepare_weight: Time  # of one linear weight a prompt: brought into the window of the engine
     layer: Time  # of a layer of a chunk: graph switches and float parts that stay exposed
     chunk_weight: Time  # of one weight of a chunk in the int8 engine
+    pruned: Share = 1.0  # share of the layers whose outliers are dropped (1: what is left hides behind the engine)
+    outlier_weight: Time = 0.0  # of one weight and token of a layer that keeps its outliers, in float on the CPU
+    build_layer: Time = 0.0  # to build the graphs of one layer
+    optimize_weight: Time = 0.0  # to optimize the graphs, a linear weight
     group: NoCount = 0  # inputs that share a scale: each group is a product of its own; 0: one scale a tensor
     stream_rows: Count  # up to so many rows a product is bound by its weights
     npu_start: Time

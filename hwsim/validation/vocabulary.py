@@ -100,8 +100,8 @@ def _points(claim: Claim, file: ClaimsFile, side: str) -> tuple[tuple[Point, ...
     workload = _workload(setup, next((r.workload for r in rules if r.workload), ""))
     if not hardware or not workload:
         raise InputError("no rule maps this setup", where=claim.id, seen=side[:80], fix="add a rule to its claims file")
-    options = {k: v for rule in reversed(rules) for k, v in rule.options.items()}
-    what_if = {k: v for rule in reversed(rules) for k, v in rule.set.items()}
+    options = _named({k: v for rule in reversed(rules) for k, v in rule.options.items()}, setup)
+    what_if = _named({k: v for rule in reversed(rules) for k, v in rule.set.items()}, setup)
 
     run = next((r.run for r in rules if r.run), "evaluate")
     axes = {name for r in rules for name in (*r.grid, *r.free)}
@@ -117,6 +117,12 @@ def _points(claim: Claim, file: ClaimsFile, side: str) -> tuple[tuple[Point, ...
 
     grid = _axes([r.grid for r in rules if all(setup.get(k) is None or k == "batch" for k in r.grid)])
     return tuple(tuple(point({**settings, **free}) for settings in grid) for free in _axes([r.free for r in rules]))
+
+
+def _named(values: Mapping[str, Any], setup: Mapping[str, Any]) -> dict[str, Any]:
+    """Values that a rule takes from the setup: ``$pruned`` is the setup's key of that name."""
+    taken = {k: setup.get(v[1:]) if isinstance(v, str) and v.startswith("$") else v for k, v in values.items()}
+    return {k: v for k, v in taken.items() if v is not None}
 
 
 def _axes(axes: Sequence[Mapping[str, list[Any]]]) -> list[dict[str, Any]]:

@@ -31,9 +31,9 @@ def test_phone_products(shape: str, ms: float) -> None:
 
 
 def test_a_chunk_more_costs_a_chunk_more() -> None:
-    one, two, same = (float(evaluate("qwen1.5-1.8b", "hexagon", prompt=p).ttft_s) for p in (256, 257, 512))
+    one, two, same = (float(evaluate("qwen1.5-1.8b", "hexagon", prompt=p).ttft_s) for p in (256, 257, 320))
     assert one < two
-    assert two == pytest.approx(same, rel=0.01)
+    assert two == pytest.approx(same, rel=0.01)  # the last chunk holds whole passes of 64 rows
 
 
 def test_pattern_reuse_saves_what_the_formula_says() -> None:
