@@ -78,7 +78,7 @@ def engine_replica(
         options=options,
         kv_blocks=kv_blocks or blocks,
         block_tokens=1 if policy == "lightllm" else block_tokens,
-        reserve_tokens=longest if policy in ("orca", "faster_transformer", "static") else 0,
+        reserve_tokens=-(-longest // block_tokens) * block_tokens if policy in ("orca", "faster_transformer", "static") else 0,
         stages=scenario.pp,
         busy_w=busy_w,
         idle_w=idle_w,
