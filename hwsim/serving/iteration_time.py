@@ -53,7 +53,10 @@ class ClosedFormTime:
         for new, past in chunks:
             tokens += new
             pairs += new * (past + new / 2)
-        return self.base_s + max(self.floor_s, self.token_s * tokens) + self.context_s * context + self.pair_s * pairs
+        work_s, floor_s = self.token_s * tokens, self.floor_s
+        if work_s < floor_s:
+            work_s = floor_s
+        return self.base_s + work_s + self.context_s * context + self.pair_s * pairs
 
     def decode_line(self, decodes: int, context: int) -> tuple[float, float, int]:
         first = self.base_s + max(self.floor_s, self.token_s * decodes) + self.context_s * context

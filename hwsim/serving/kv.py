@@ -8,6 +8,8 @@ says in O(1) that memory cannot bind, which is the common case.
 
 from __future__ import annotations
 
+from operator import mul
+
 from hwsim.errors import InputError, LawViolation
 from hwsim.serving.request import Request
 
@@ -59,8 +61,7 @@ class BlockPool:
             return self.fixed
         size = self.block_tokens
         start = iteration % size
-        residues = self._residues[start:] + self._residues[:start]
-        slack = sum(distance * count for distance, count in enumerate(residues) if count)
+        slack = sum(map(mul, range(size), self._residues[start:] + self._residues[:start]))
         return self.fixed + (self.sequences * iteration + self._offsets + slack) // size
 
     def blocks_for(self, tokens: int) -> int:

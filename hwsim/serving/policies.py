@@ -126,24 +126,80 @@ class Sarathi(Patient):
 
     def plan(self, replica: Replica) -> Plan:
         replica.reserve_decode()
-        chunks: list[tuple[Request, int]] = []
         budget = self.chunk - replica.decodes
+        chunks: list[tuple[Request, int]] = []
+        partial = replica.take_partial()
+        if partial:
+            budget = self.resume(replica, partial, budget, chunks)
+        if budget > 0 and replica.waiting:
+            self.admit(replica, budget, chunks)
+        return chunks, replica.decodes > 0
+
+    def resume(self, replica: Replica, partial: list[Request], budget: int, chunks: list[tuple[Request, int]]) -> int:
+        """Chunks of prompts that have begun; what they leave of the token budget."""
         skipped: list[Request] = []
-        for request in replica.take_partial():
-            tokens = min(request.prefill - request.processed, budget)
+        for request in partial:
+            tokens = request.prefill - request.processed
+            if tokens > budget:
+                tokens = budget
             if tokens <= 0:
                 skipped.append(request)
                 continue
             budget -= tokens
             chunks.append((request, tokens))
-        replica.put_back(skipped)
-        while replica.waiting and budget > 0 and replica.kv.holders < self.cap and replica.fits(replica.waiting[0]):
-            request_or_none = replica.admit()
-            if request_or_none is not None:
-                tokens = min(request_or_none.prefill - request_or_none.processed, budget)
+        if skipped:
+            replica.put_back(skipped)
+        return budget
+
+    def admit(self, replica: Replica, budget: int, chunks: list[tuple[Request, int]]) -> None:
+        """First chunks of new prompts while budget, batch cap and memory last."""
+        waiting, kv = replica.waiting, replica.kv
+        while waiting and budget > 0 and kv.holders < self.cap and replica.fits(waiting[0]):
+            request = replica.admit()
+            if request is not None:
+                tokens = request.prefill - request.processed
+                if tokens > budget:
+                    tokens = budget
                 budget -= tokens
-                chunks.append((request_or_none, tokens))
-        return chunks, replica.decodes > 0
+                chunks.append((request, tokens))
+
+
+@dataclass(slots=True)
+class VLLM1(Sarathi):
+    """vLLM's V1 engine: one token budget for prompts and decodes, scheduled one iteration ahead of the device.
+
+    With asynchronous scheduling (the default since 0.14) iteration k+1 is put together while k runs, so that a
+    request that arrives during k joins k+2; `ahead` = 0 switches that off. Use without a watermark.
+    """
+
+    cap: int = 256
+    chunk: int = 2048
+    ahead: int = 1
+    noticed: int = 0
+    overlooked: bool = False
+
+    def plan(self, replica: Replica) -> Plan:
+        idle = not (self.ahead and (replica.decodes or replica.prefilling))
+        if idle:
+            self.noticed = len(replica.waiting)
+        answer = Sarathi.plan(self, replica)
+        self.overlooked = self.noticed < len(replica.waiting) and self.ahead > 0
+        self.noticed = len(replica.waiting)
+        return answer
+
+    def admit(self, replica: Replica, budget: int, chunks: list[tuple[Request, int]]) -> None:
+        """New prompts that the scheduler has seen; the others wait for the iteration after the next."""
+        waiting, kv = replica.waiting, replica.kv
+        while self.noticed > 0 and waiting and budget > 0 and kv.holders < self.cap and replica.fits(waiting[0]):
+            self.noticed -= 1
+            request = replica.admit()
+            if request is not None:
+                tokens = min(request.prefill - request.processed, budget)
+                budget -= tokens
+                chunks.append((request, tokens))
+
+    def horizon(self, replica: Replica) -> int:
+        return 1 if self.overlooked else UNBOUNDED
 
 
 @dataclass(slots=True)
@@ -230,6 +286,7 @@ POLICIES: Final[dict[str, Callable[..., Policy]]] = {
     "orca": Orca,
     "vllm": VLLM,
     "sarathi": Sarathi,
+    "vllm_v1": VLLM1,
     "lightllm": LightLLM,
     "faster_transformer": Static,
     "static": Static,

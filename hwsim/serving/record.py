@@ -90,13 +90,14 @@ class TokenGaps:
         if newer or begin_s != self.older_s:
             older = decodes
             for emitted_s, sequences in newer:
-                older -= int(sequences)
+                older -= sequences  # type: ignore[assignment]
                 self.add((begin_s - emitted_s + first_s, 0.0, 1, sequences))
             if older > 0:
                 self.add((begin_s - self.older_s + first_s, 0.0, 1, older))
             if count > 1:
                 self.add((first_s + step_s, step_s, count - 1, decodes))
-            newer.clear()
+            if newer:
+                newer.clear()
         else:
             self.add((first_s, step_s, count, decodes))
         self.older_s = now_s

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from hwsim.errors import InfeasibleError
 from hwsim.serving.clock import Clock
+from hwsim.serving.flow import Flowing
 from hwsim.serving.iteration_time import IterationTime, iterations_until
 from hwsim.serving.kv import BlockPool
 from hwsim.serving.moves import Movable, by_arrival
@@ -31,11 +32,10 @@ if TYPE_CHECKING:
     from hwsim.serving.cluster import Cluster
 
 _NEVER: Final = math.inf
-_BURST: Final = 64
 _NONE: Final[list[tuple[Request, int]]] = []
 
 
-class Replica(Visible, Movable):
+class Replica(Visible, Movable, Flowing):
     """A serving engine. Times are seconds, `context` counts tokens over all decoding sequences.
 
     Attributes
@@ -72,9 +72,9 @@ class Replica(Visible, Movable):
         self._back: list[Request] = []
         self._held: list[Request] = []
         self._actions: list[Callable[[float], None]] = []
-        self._version = self._count = self._stale = self._burst = 0
-        self._ahead_s = _NEVER
+        self._version = self._count = self._stale = 0
         self._patient = isinstance(policy, Patient)
+        self._asks = not self._patient or bool(getattr(policy, "ahead", 0))
         self._busy = self._decoding = self._evicted = False
         self._chunks: list[tuple[Request, int]] = []
         self._start_s = self._first_s = self._step_s = 0.0
@@ -145,8 +145,12 @@ class Replica(Visible, Movable):
 
     def take_partial(self) -> list[Request]:
         """Requests whose prefill is not complete, in the order in which they continue."""
-        partial = self._front + self._back if self._front else self._back
-        self._front, self._back = [], []
+        partial = self._back
+        if self._front:
+            partial = self._front + partial
+            self._front = []
+        if partial:
+            self._back = []
         return partial
 
     def put_back(self, skipped: list[Request]) -> None:
@@ -166,6 +170,10 @@ class Replica(Visible, Movable):
         """Ask the policy and begin the next run of iterations at `now_s`, or go idle."""
         self.now_s = now_s
         chunks, decoding = self.policy.plan(self)
+        self._begin(chunks, decoding, now_s)
+
+    def _begin(self, chunks: list[tuple[Request, int]], decoding: bool, now_s: float) -> None:
+        """The next run of iterations as the policy wants it."""
         self._chunks, self._decoding, self._start_s = chunks, decoding, now_s
         self.reserved = 0
         self._busy = True
@@ -209,7 +217,7 @@ class Replica(Visible, Movable):
         first_s, step_s, valid = self.time.decode_line(self.decodes, self.context)
         self._first_s, self._step_s = first_s, step_s
         if count > 1:
-            if not self._patient:
+            if self._asks:
                 count = min(count, self.policy.horizon(self))
             if count > valid:
                 count = valid
@@ -234,25 +242,13 @@ class Replica(Visible, Movable):
     def _schedule(self, count: int) -> None:
         self._count = count
         end_s = self._start_s + (count * self._first_s + self._step_s * (count * (count - 1) // 2))
-        if self._burst:
-            self._ahead_s = end_s
-            return
         self._version = version = self._version + 1
         self.clock.at(end_s, self._boundary, version)
 
     def _boundary(self, event: Any) -> None:
-        """A run of iterations ends. With all arrivals known ahead, up to `_BURST` further runs follow at once."""
-        if event._value != self._version:
-            return
-        if not self.foresees:
+        """A run of iterations ends, unless a later decision made it end elsewhere."""
+        if event._value == self._version:
             self._advance(self.clock._now)
-            return
-        self._ahead_s, self._burst = self.clock._now, _BURST
-        while self._burst and self._ahead_s < _NEVER:
-            now_s, self._ahead_s = self._ahead_s, _NEVER
-            self._burst -= 1
-            self._advance(now_s)
-        self._burst = 0
 
     def _advance(self, now_s: float) -> None:
         """Book the run of iterations that ends at `now_s`, then begin the next."""
@@ -275,10 +271,10 @@ class Replica(Visible, Movable):
             self._actions.pop()(now_s)
         if self.inbox.next_s <= now_s:
             self.inbox.pull(now_s)
-        if self._undecided():
+        if self.foresees and self._patient:
+            self._flow(now_s)
+        elif self._undecided():
             self._start(now_s)
-        elif self.foresees:
-            self._chain(now_s)
         else:  # nothing to decide: every patient policy runs all decodes
             self._chunks, self._decoding, self._start_s = _NONE, True, now_s
             self._decode_run(now_s)
@@ -288,47 +284,6 @@ class Replica(Visible, Movable):
         if self.waiting or self._back or self._front or not self.decodes or not self._patient:
             return True
         return self.kv.committed >= self.kv.total
-
-    def _chain(self, now_s: float) -> None:
-        """Decode runs from finish to finish without an event each, up to the next arrival, which is known."""
-        heap, rows = self._heap, self.gaps
-        decode_line, next_s = self.time.decode_line, self.inbox.next_s
-        decodes, context, passed, begin = self.decodes, self.context, self.passed, self.passed
-        begin_s = now_s
-        while decodes and now_s < next_s:
-            if self._stale:
-                self._drop_stale()
-            count = heap[0][0] - passed
-            first_s, step_s, valid = decode_line(decodes, context)
-            if count > valid:
-                count = valid
-            run_s = count * first_s + step_s * (count * (count - 1) // 2)
-            if now_s + run_s >= next_s and count > 1:
-                count = iterations_until(first_s, step_s, next_s - now_s)
-                run_s = count * first_s + step_s * (count * (count - 1) // 2)
-            end_s = now_s + run_s
-            if rows.newer or now_s != rows.older_s:
-                rows.decoded(decodes, first_s, step_s, count, now_s, end_s)
-            else:
-                rows.add((first_s, step_s, count, decodes))
-                rows.older_s = end_s
-            now_s = end_s
-            passed += count
-            context += decodes * count
-            if heap[0][0] <= passed:
-                self.passed, self.context, self.decodes = passed, context, decodes
-                self._finish_decodes(now_s)
-                context, decodes = self.context, self.decodes
-            if now_s >= self.samples.due_s:
-                self.passed = passed
-                self.busy_s, begin_s = self.busy_s + (now_s - begin_s), now_s
-                self.samples.take(now_s, self)
-        self.passed, self.context = passed, context
-        self.iterations += passed - begin
-        self.busy_s += now_s - begin_s
-        if next_s <= now_s:
-            self.inbox.pull(now_s)
-        self._start(now_s)
 
     def _book_decodes(self, count: int, now_s: float) -> None:
         decodes = self.decodes

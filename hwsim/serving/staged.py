@@ -139,6 +139,7 @@ STAGED: Final[dict[str, Callable[..., StagedPolicy]]] = {
     "orca": StagedOrca,
     "vllm": StagedVLLM,
     "sarathi": StagedSarathi,
+    "vllm_v1": StagedSarathi,
 }
 
 

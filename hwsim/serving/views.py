@@ -22,6 +22,11 @@ class Visible:
     _front: list[Request]
     _back: list[Request]
 
+    @property
+    def prefilling(self) -> bool:
+        """Whether prompts have begun and are not complete."""
+        return bool(self._back or self._front)
+
     def run_and_remaining(self) -> list[tuple[int, int]]:
         """(tokens in the cache, tokens still to generate after the next) of every decoding request."""
         passed = self.passed
