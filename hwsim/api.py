@@ -438,12 +438,12 @@ def _varied(hardware: str | Device | Platform, what_if: Mapping[str, Num | str] 
 
 
 class Plan(Simulation):
-    """Result of `plan`: the `hwsim/parallelism@1` document and its notebook view."""
+    """Result of `plan` and `plan_stages`: the document and its notebook view."""
 
     def __str__(self) -> str:
-        from hwsim.report.parallelism import parallelism_table
+        from hwsim.report.parallelism import parallelism_table, stages_table
 
-        return parallelism_table(self.document)
+        return (stages_table if self.document["schema"] == "hwsim/stages@1" else parallelism_table)(self.document)
 
 
 def plan(workload: str, hardware: str | Device | Platform, **options: Any) -> Plan:
@@ -469,3 +469,33 @@ def plan(workload: str, hardware: str | Device | Platform, **options: Any) -> Pl
     model, platform, scenario, hashes = prepare(workload, hardware, 1, *sizes, options)
     about = {"workload": describe(model), "hardware": {"name": platform.name, "device": platform.device.name}}
     return Plan(answer(model.model, platform, scenario, asked, {**about, "inputs": hashes}))
+
+
+def plan_stages(workload: str, stages: Sequence[str], *, batch: int = 1, **options: Any) -> Plan:
+    """Layers of a pipeline over different devices: a `hwsim/stages@1` document.
+
+    Parameters
+    ----------
+    stages: hardware names in the order of the pipeline, each with its tensor ranks, e.g. ``["h100-sxm:2", "l40s:4"]``.
+    options: prompt, output, what_if and the others of `evaluate` but tp, pp, ep, dp, sp.
+
+    Raises
+    ------
+    InputError, UnknownNameError: bad names or values. InfeasibleError: no partition fits.
+    """
+    from hwsim.explore.mixed_stages import Stage, parse_stage, split_stages
+    from hwsim.frontends.formats import Formats
+
+    sizes = (options.pop("prompt", None), options.pop("output", 128), options.pop("what_if", None))
+    found: list[Stage] = []
+    hashes: dict[str, Any] = {}
+    for text in stages:
+        name, ranks = parse_stage(text)
+        model, platform, scenario, files = prepare(workload, name, batch, *sizes, {**options, "tp": ranks})
+        options.setdefault("weights", scenario.weights)  # one model: the formats of the first stage
+        found.append(Stage(name, ranks, platform))
+        hashes |= files
+    if not found:
+        raise InputError("a pipeline needs a stage", where="stages", fix='["h100-sxm:2", "l40s:4"]')
+    formats = Formats.of(scenario.weights, scenario.activations or None, scenario.kv_cache or None)
+    return Plan(split_stages(model.model, found, scenario, formats, {"workload": describe(model), "inputs": hashes}))

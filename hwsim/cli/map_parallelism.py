@@ -7,11 +7,16 @@ from typing import Annotated, Any
 import typer
 
 from hwsim.cli import options as o
+from hwsim.errors import InputError
 
 
 def command(
     workload: o.Workload,
-    hw: o.Hardware,
+    hw: Annotated[str, typer.Option("--hw", metavar="NAME", help="Accelerator, node or cluster.")] = "",
+    stage: Annotated[
+        list[str] | None,
+        typer.Option("--stage", metavar="NAME:RANKS", help="Instead of --hw: one stage of a pipeline; repeatable."),
+    ] = None,
     mapper: Annotated[str, typer.Option("--mapper", help="parallelism.")] = "parallelism",
     devices: Annotated[int | None, typer.Option("--devices", help="Devices to use [all of the machine].")] = None,
     objective: Annotated[
@@ -41,33 +46,38 @@ def command(
 ) -> None:
     """Split a model over devices: tensor, pipeline, data, expert and sequence parallelism under memory and SLO."""
     form = o.check_format(o.format_of(format_, out), ("table", "json"))
-    from hwsim.api import plan
+    from hwsim import api
 
-    result = plan(
-        workload,
-        hw,
-        devices=devices,
-        objective=objective,
-        slo=slo,
-        batch=tuple(batch or ()),
-        mapper=chooser or mapper,
-        budget=budget,
-        prompt=prompt,
-        output=output,
-        what_if=o.parse_set(set_),
-        weights=weights,
-        activations=activations,
-        kv_cache=kv_cache,
-        efficiency=efficiency,
-        price=price,
-    )
-    o.emit(render(result.document, form), out, force)
+    common: dict[str, Any] = {
+        "prompt": prompt,
+        "output": output,
+        "what_if": o.parse_set(set_),
+        "weights": weights,
+        "activations": activations,
+        "kv_cache": kv_cache,
+        "efficiency": efficiency,
+        "price": price,
+    }
+    if stage:
+        _only_stages({"--hw": hw, "--devices": devices, "--slo": slo, "--chooser": chooser, "--budget": budget})
+        sizes = batch or [1]
+        if len(sizes) > 1:
+            raise InputError("stages take one batch", where="--batch", seen=str(sizes), fix="one --batch")
+        result = api.plan_stages(workload, stage, batch=sizes[0], **common)
+    else:
+        if not hw:
+            raise InputError(
+                "no hardware given", where="--hw", fix="--hw dgx-h100, or --stage h100-sxm:4 --stage l40s:4"
+            )
+        asked = {"devices": devices, "objective": objective, "slo": slo, "budget": budget}
+        result = api.plan(workload, hw, batch=tuple(batch or ()), mapper=chooser or mapper, **asked, **common)
+    o.emit(o.to_json(result.document) if form == "json" else str(result), out, force)
 
 
-def render(document: dict[str, Any], form: str) -> str:
-    """A parallelism document as text of one format."""
-    if form == "json":
-        return o.to_json(document)
-    from hwsim.report.parallelism import parallelism_table
-
-    return parallelism_table(document)
+def _only_stages(others: dict[str, Any]) -> None:
+    """Options that have no meaning for given stages are refused, not ignored."""
+    given = [name for name, value in others.items() if value]
+    if given:
+        raise InputError(
+            f"--stage names the machine itself: {', '.join(given)} cannot be used with it", where="--stage"
+        )

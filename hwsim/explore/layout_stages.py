@@ -118,7 +118,7 @@ def _combined(passes: list[Pass], result: Estimate, labels: tuple[str, ...], cou
     layer = sum((w * one.layers for w, one in zip(weights, passes, strict=True)), np.zeros(len(labels)))
     ends = [sum(w * getattr(one, name) for w, one in zip(weights, passes, strict=True)) for name in ("first", "last")]
     handover = sum(w * one.handover for w, one in zip(weights, passes, strict=True))
-    held, first, last = _held_bytes(result, labels)
+    held, first, last = held_bytes(result, labels, float(result.memory.kv_cache_bytes) * stages)
     memory = result.memory
     capacity = float(memory.usable_bytes) - float(memory.activations_bytes)
     shape = (stages, len(labels))
@@ -132,8 +132,11 @@ def _combined(passes: list[Pass], result: Estimate, labels: tuple[str, ...], cou
     )
 
 
-def _held_bytes(result: Estimate, labels: tuple[str, ...]) -> tuple[Array, float, float]:
-    """Weights and cache of each layer on one device, and the weights of the two ends."""
+def held_bytes(result: Estimate, labels: tuple[str, ...], cache_bytes: float) -> tuple[Array, float, float]:
+    """Weights and cache of each layer on one device, and the weights of the two ends.
+
+    `cache_bytes` is the cache of all layers on one device of a stage.
+    """
     by_segment: dict[str, dict[str, float]] = {}
     graphs: list[MappedGraph] = [phase.timeline.graph for phase in result.phases]
     for graph in graphs:
@@ -141,6 +144,6 @@ def _held_bytes(result: Estimate, labels: tuple[str, ...]) -> tuple[Array, float
             for tensor in task.operator.weights:
                 by_segment.setdefault(task.operator.segment, {})[tensor.name] = float(tensor.stored_bytes) * task.count
     total = {name: sum(sizes.values()) for name, sizes in by_segment.items()}
-    cache = float(result.memory.kv_cache_bytes) * result.scenario.pp / len(labels)
+    cache = cache_bytes / len(labels)
     layers = np.array([total.get(name, 0.0) / labels.count(name) + cache for name in labels])
     return layers, total.get("embed", 0.0), total.get("head", 0.0)

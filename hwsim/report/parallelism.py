@@ -38,6 +38,40 @@ def thinned(front: list[Document]) -> list[Document]:
     return [front[round(i * (len(front) - 1) / (_FRONT - 1))] for i in range(_FRONT)]
 
 
+def stages_table(document: Document) -> str:
+    """Text of a `hwsim/stages@1` document: stages with their layers, and what equal shares would give."""
+    m, even, s = document["metrics"], document["equal_shares"], document["scenario"]
+    head = f"{document['workload']['name']} over {len(document['stages'])} stages: {m['tokens_per_s']:,.0f} token/s"
+    asked = (
+        f"  batch {s['batch']} in {document['micro_batches']} micro-batches, prompt {s['prompt_tokens']}, output "
+        f"{s['output_tokens']}; weights {s['weights']}, KV cache {s['kv_cache']}; {s['efficiency']}"
+    )
+    header = ("stage", "hardware", "ranks", "layers", "prefill", "decode step", "memory")
+    body = [
+        (
+            str(i + 1),
+            row["hardware"],
+            str(row["tp"]),
+            str(row["layers"]),
+            si(row["prefill_s"], "s"),
+            si(row["decode_s"], "s") if row["decode_s"] else "-",
+            f"{gib(row['memory_bytes'])} of {gib(row['room_bytes'])}",
+        )
+        for i, row in enumerate(document["stages"])
+    ]
+    spans = [f"{name} {_spans(figures)}" for name, figures in (("these layers", m), ("equal shares", even))]
+    spans[1] += "" if even["fits"] else " (do not fit in memory)"
+    proof = f"slowest stage proved least ({document['solver']['solver']}, gap {document['solver']['gap']:.3g})"
+    return render(head, asked, "", grid(header, body, (0, 1)), "", *spans, proof).rstrip("\n") + "\n"
+
+
+def _spans(m: Document) -> str:
+    tpot = f", TPOT {si(m['tpot_s'], 's')}" if m["tpot_s"] else ""
+    cost = m["rental_usd_per_mtok"]
+    rent = "" if cost is None else f", {cost:.3g} USD/Mtoken rent"
+    return f"TTFT {si(m['ttft_s'], 's')}{tpot}, {m['tokens_per_s']:,.0f} token/s{rent}"
+
+
 def layout_name(row: Document) -> str:
     """Degrees above one, e.g. ``tp8 pp2 dp4 sp``."""
     words = [f"{name}{row[name]}" for name in ("tp", "pp", "dp", "ep") if row[name] > 1] + ["sp"] * row["sp"]

@@ -18,6 +18,7 @@ from hwsim.errors import InfeasibleError
 from hwsim.ir.mapped import SolverReport
 from hwsim.mapping.ilp import Program
 from hwsim.mapping.solve import Solution, solve
+from hwsim.units import gib
 
 Array = NDArray[np.float64]
 SLACK = 1e-12  # relative: loads closer than this are equal
@@ -194,7 +195,7 @@ def _too_full(loads: Loads) -> InfeasibleError:
     return InfeasibleError(
         f"no partition of {layers} layers into {stages} stages fits in memory",
         where=f"stage {worst + 1} of the most even partition",
-        seen=f"{held[worst]:.4g} bytes of {loads.capacity_bytes[worst]:.4g}",
+        seen=f"{gib(held[worst])} of {gib(float(loads.capacity_bytes[worst]))}: {gib(max(short, 0.0))} missing",
         fix="more stages, a wider tensor group, a smaller batch or narrower formats",
         budget={"short_bytes": max(short, 0.0)},
     )
