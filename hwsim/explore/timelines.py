@@ -6,14 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from hwsim.engine import des
+from hwsim.engine import analytic, des
 from hwsim.engine.des_fluid import Job, execute
 from hwsim.engine.des_layers import Layout, offloaded, staged, together, unfold
-from hwsim.engine.estimate import Model, estimate
+from hwsim.engine.estimate import Model, estimate, mapping_of
 from hwsim.errors import InputError, unknown_name
 from hwsim.ir.platform import Platform
 from hwsim.ir.result import Timeline
 from hwsim.ir.scenario import Scenario
+from hwsim.mapping.lower import lower
 
 MOST_PARTS: Final = 16
 
@@ -25,7 +26,7 @@ class Technique:
     Attributes
     ----------
     streams: `hwsim.engine.des_layers.STREAMS`; with `parts` > 1 ``kinds`` is NanoFlow's, ``links`` TokenWeave's.
-    parts: equal parts of the batch that run side by side.
+    parts: equal parts of the batch that run side by side; of a prompt's tokens where a prefill has too few sequences.
     unit_share: share of the compute units that a collective's kernels take.
     micro_batches: of a pipeline (scenario.pp > 1); None: one a stage.
     prefetch: link over which the weights of each layer come, `depth` layers ahead.
@@ -110,6 +111,8 @@ def _jobs(
     model: Model, platform: Platform, scenario: Scenario, formats: Any, technique: Technique, whole: Timeline
 ) -> list[Job]:
     layout = Layout(technique.streams, technique.unit_share)
+    if technique.parts > 1 and whole.graph.phase == "prefill" and int(scenario.batch_of_replica) < technique.parts:
+        return together(_token_parts(model, platform, scenario, formats, technique.parts), layout)
     if technique.parts > 1:
         parts = [
             _phase(model, platform, replace(scenario, batch=size * scenario.dp), formats, whole.graph.phase)
@@ -121,6 +124,19 @@ def _jobs(
     if technique.prefetch is not None:
         return offloaded(whole, _rate(platform, technique.prefetch), technique.depth)
     return unfold(whole, layout=layout)
+
+
+def _token_parts(model: Model, platform: Platform, scenario: Scenario, formats: Any, parts: int) -> list[Timeline]:
+    """Parts of the tokens of the prompts: each attends to the cache of the ones before it (TokenWeave's split).
+
+    Runs of operators alternate on a stream, so a part's attention follows that of the part before it.
+    """
+    mapping, past, made = mapping_of(scenario), 0, []
+    for size in _split(int(scenario.prompt_tokens), parts):
+        graph = model.graph("prefill", int(scenario.batch_of_replica), size, past, formats)
+        made.append(analytic.run(lower(graph, platform, mapping), scenario.efficiency))
+        past += size
+    return made
 
 
 def _pipeline(
@@ -138,7 +154,7 @@ def _pipeline(
 def _split(batch: int, parts: int) -> list[int]:
     """Sizes of the parts, the larger ones first. Raises InputError where a part would be empty."""
     if batch < parts:
-        raise InputError("the batch has fewer sequences than parts", where="--parts", seen=f"{batch} and {parts}")
+        raise InputError("the batch has fewer pieces than parts", where="--parts", seen=f"{batch} and {parts}")
     return [batch // parts + (index < batch % parts) for index in range(parts)]
 
 
