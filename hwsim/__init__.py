@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "compare", "evaluate", "plan", "plan_stages", "predict", "simulate", "timeline"]
+__all__ = ["__version__", "compare", "evaluate", "place", "plan", "plan_stages", "predict", "simulate", "timeline"]
 
 if TYPE_CHECKING:
-    from hwsim.api import compare, evaluate, plan, plan_stages, predict, simulate, timeline
+    from hwsim.api import compare, evaluate, place, plan, plan_stages, predict, simulate, timeline
 
-_API = dict.fromkeys(("compare", "evaluate", "plan", "plan_stages", "predict", "simulate", "timeline"), "hwsim.api")
+_API = dict.fromkeys(
+    ("compare", "evaluate", "place", "plan", "plan_stages", "predict", "simulate", "timeline"), "hwsim.api"
+)
 
 
 def __getattr__(name: str) -> Any:

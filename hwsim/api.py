@@ -499,3 +499,158 @@ def plan_stages(workload: str, stages: Sequence[str], *, batch: int = 1, **optio
         raise InputError("a pipeline needs a stage", where="stages", fix='["h100-sxm:2", "l40s:4"]')
     formats = Formats.of(scenario.weights, scenario.activations or None, scenario.kv_cache or None)
     return Plan(split_stages(model.model, found, scenario, formats, {"workload": describe(model), "inputs": hashes}))
+
+
+class Placed(Simulation):
+    """Result of `place`: the `hwsim/placement@1` document and its notebook view."""
+
+    def __str__(self) -> str:
+        from hwsim.report.placement import placement_table
+
+        return placement_table(self.document)
+
+
+def place(workload: str, hardware: str | Sequence[str], **options: Any) -> Placed:
+    """Operators on devices, or tensors in memories, with the proof.
+
+    Parameters
+    ----------
+    hardware: devices and nodes (companions count); one device with `tiers`, or a fine-tuning host, places tensors.
+    options: cut (graph, contiguous), objective (latency, throughput, energy, edp), tiers (memory names, ``"cz120:2"``),
+        walk (serial, parallel), rooms (``{"dram": "128 GiB"}``), link, weights (one format or several), activations,
+        kv_cache, keep_on_chip, phase, batch, prompt, output, efficiency, memory_fraction, budget (``"2 s"``), mapper,
+        what_if (of one device).
+
+    Raises
+    ------
+    InputError, UnknownNameError: bad names or values. InfeasibleError: does not fit. SolverError: no solver, no answer.
+    """
+    from hwsim.explore.placement.question import answer
+
+    names = [hardware] if isinstance(hardware, str) else list(hardware)
+    return Placed(
+        answer(workload, names, options, lambda device, changes: vary(device, changes) if changes else device)
+    )
+
+
+class Pair(Simulation):
+    """Result of `pair` and `speculate`: the document and its notebook view."""
+
+    def __str__(self) -> str:
+        from hwsim.report.teams import team_table
+
+        return team_table(self.document)
+
+
+def pair(workload: str, hardware: str, *, token_on: str | None = None, **options: Any) -> Pair:
+    """Prompts on one machine and tokens on another, with the cache handed over (Splitwise).
+
+    Parameters
+    ----------
+    hardware, token_on: machine of the prompt, and of the tokens [the same kind].
+    options: network (bytes/s of one device, or ``"50 GB/s"``) [the scale-out link of the prompt machine], and of
+        `hwsim.explore.teams.Handoff`: latency_s, layer_s, mode; the others are those of `evaluate`.
+
+    Raises
+    ------
+    InputError: no network is known. Those of `evaluate`.
+    """
+    from hwsim.explore.teams import Handoff, pair_document
+
+    how = {name: options.pop(name) for name in ("latency_s", "layer_s", "mode") if name in options}
+    rate = _network(hardware, options.pop("network", None))
+    prompt = evaluate(workload, hardware, **options).document
+    token = evaluate(workload, token_on, **options).document if token_on else prompt
+    return Pair(pair_document(prompt, token, Handoff(rate, **how)))
+
+
+def _network(hardware: str, given: Num | str | None) -> float:
+    if given is not None:
+        return units.parse(given, "bytes_per_s", where="network") if isinstance(given, str) else float(given)
+    link = _platform(hardware)[0].scale_out
+    if link is None:
+        raise InputError(f"{hardware} has no network", where="network", fix='a cluster file, or network="50 GB/s"')
+    return float(np.max(link.bandwidth_bytes_per_s))
+
+
+def speculate(
+    workload: str,
+    hardware: str,
+    *,
+    draft: str,
+    draft_on: str | None = None,
+    draft_tokens: int = 4,
+    acceptance: float = 0.8,
+    overlap: float = 0.0,
+    channel_s: float = 0.0,
+    draft_options: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> Pair:
+    """A draft model guesses, the target checks; on one machine or on two at once (`overlap`, Mirror-SD).
+
+    Parameters
+    ----------
+    draft, draft_on: model and machine of the draft [the target's]. draft_tokens, acceptance, overlap, channel_s:
+        `hwsim.explore.teams.Speculation`. draft_options: options of the draft's `evaluate`; options: of the target's.
+
+    Raises
+    ------
+    InputError: shares outside [0, 1]. Those of `evaluate`.
+    """
+    from hwsim.explore.teams import Speculation, speculation_document
+
+    how = Speculation(draft_tokens, acceptance, overlap, channel_s)
+    batch, output = options.pop("batch", 1), options.pop("output", 128)
+    prompt = options.pop("prompt", None) or 512
+    sizes = {"batch": batch, "prompt": prompt, "output": output}
+    # the tokens of a check share one cache: as many sequences more, each with so much less of it
+    share = draft_tokens + 1
+    wide = {"batch": batch * share, "prompt": max((prompt + output // 2) // share, 1), "output": 2}
+    own = {**({} if draft_on else {k: v for k, v in options.items() if k == "tp"}), **(draft_options or {})}
+    return Pair(
+        speculation_document(
+            evaluate(workload, hardware, **sizes, **options).document,
+            evaluate(workload, hardware, **wide, **{**options, "check_fit": False}).document,
+            evaluate(draft, draft_on or hardware, **sizes, **own).document,
+            how,
+        )
+    )
+
+
+class Reproduction(Simulation):
+    """Result of `reproduce`: the `hwsim/reproduction@1` document and its notebook view."""
+
+    def __str__(self) -> str:
+        from hwsim.report.claims import table
+
+        return table(self.document)
+
+    def _repr_html_(self) -> str:
+        from hwsim.report.claims import page
+
+        return page(self.document)
+
+
+def reproduce(
+    *systems: str, claims: str | Path | None = None, efficiency: str | None = None, failed: bool = False
+) -> Reproduction:
+    """Published claims of the named systems [all], predicted beside published; what ``hwsim reproduce`` prints.
+
+    Parameters
+    ----------
+    claims: a claims file to run instead of the shipped claims; the shipped rules of each system drive it.
+    efficiency: ``datasheet`` for the bare roofline. failed: keep only the rows that did not pass.
+
+    Raises
+    ------
+    UnknownNameError: a system without claims. InputError: a malformed file.
+    """
+    from hwsim.validation.claims import reproduce as run
+    from hwsim.validation.claims import select
+
+    chosen, files = select(systems, None if claims is None else Path(claims))
+    others = {"simulate": simulate, "timeline": timeline, "pair": pair, "speculate": speculate}
+    document = run(chosen, files, evaluate, efficiency=efficiency, runners=others)
+    if failed:
+        document = {**document, "rows": [r for r in document["rows"] if r["verdict"] in ("fail", "unmapped")]}
+    return Reproduction(document)

@@ -300,3 +300,28 @@ def test_parallel_phases_share_a_link() -> None:
     document = place_case("llama-2-7b", "cxl", case, mapper="placement", budget_s=None)
     assert document["warnings"] and document["tiers"][0]["room_bytes"] is None
     json.dumps(document, allow_nan=False)
+
+
+def test_python_says_what_the_command_says(capsys: pytest.CaptureFixture[str]) -> None:
+    import hwsim
+
+    placed = hwsim.place("llama-2-7b", ["a40", "xeon-8380"], rooms={"a40": "9 GiB"}, weights="bf16")
+    said = _tiers(
+        "llama-2-7b", "--hw", "a40", "--hw", "xeon-8380", "--room", "a40=9GiB", "--weights", "bf16", capsys=capsys
+    )
+    for key in ("metrics", "sites", "operators", "transfers"):
+        assert placed.document[key] == said[key]
+    assert "binds:" in str(placed) and placed._repr_html_().startswith("<pre>")
+    with pytest.raises(InputError, match="did you mean"):
+        hwsim.place("llama-2-7b", ["a40", "xeon-8380"], objectiv="energy")
+    with pytest.raises(InputError, match="one device"):
+        hwsim.place("llama-2-7b", ["a40", "xeon-8380"], what_if={"memories.gddr.size": "1 TiB"})
+
+
+def test_more_cards_are_a_what_if(capsys: pytest.CaptureFixture[str]) -> None:
+    options = ("--hw", "cxl-finetune-host", "--walk", "parallel", "--prompt", "8192", "--room", "dram=64GiB")
+    one = _tiers("llama-2-7b", *options, capsys=capsys)
+    three = _tiers("llama-2-7b", *options, "--set", "cxl.cards=3", capsys=capsys)
+    assert three["tiers"][1]["modules"] == 3
+    assert three["tiers"][1]["room_bytes"] == 3 * one["tiers"][1]["room_bytes"]
+    assert three["metrics"]["optimizer_s"]["value"] < one["metrics"]["optimizer_s"]["value"]
