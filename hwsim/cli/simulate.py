@@ -9,6 +9,7 @@ import typer
 
 from hwsim.cli import options as o
 
+Policies = "vllm (0.2, prefill first), vllm_v1 (today's), sarathi, orca, lightllm, faster_transformer or static."
 Routers = "round_robin, least_outstanding, lor, least_loaded, prefix_aware, slo_aware, random"
 
 
@@ -30,9 +31,9 @@ def command(
     burstiness: Annotated[float, typer.Option("--burstiness", help="Variation of gamma arrivals.")] = 1.0,
     lengths: Annotated[str, typer.Option("--lengths", help="fixed, uniform, exponential or lognormal.")] = "lognormal",
     seed: Annotated[int, typer.Option("--seed", help="Seed of generated requests.")] = 0,
-    policy: Annotated[str, typer.Option("--policy", help="vllm, sarathi, orca, lightllm or static.")] = "vllm",
-    max_batch: Annotated[int, typer.Option("--max-batch", help="Most sequences in a replica.")] = 256,
-    chunk: Annotated[int, typer.Option("--chunk", help="Token budget of an iteration (sarathi).")] = 512,
+    policy: Annotated[str, typer.Option("--policy", help=Policies)] = "vllm",
+    max_batch: Annotated[int | None, typer.Option("--max-batch", help="Most sequences in a replica [256].")] = None,
+    chunk: Annotated[int | None, typer.Option("--chunk", help="Tokens of an iteration (sarathi [512], vllm_v1).")] = None,
     queue: Annotated[str, typer.Option("--queue", help="fcfs, sjf or priority.")] = "fcfs",
     replicas: Annotated[int, typer.Option("--replicas", help="Engines behind the router.")] = 1,
     router: Annotated[str, typer.Option("--router", help=Routers)] = "round_robin",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from hwsim.engine.estimate import estimate
@@ -13,9 +13,11 @@ from hwsim.errors import InfeasibleError
 from hwsim.ir.platform import Platform
 from hwsim.ir.scenario import Scenario
 from hwsim.serving.engine_time import EngineTime, from_engine
-from hwsim.serving.iteration_time import IterationTime, ScaledTime
+from hwsim.serving.engines import FRONT_END_S, WATERMARKS, vllm_limits
+from hwsim.serving.iteration_time import ScaledTime
 from hwsim.serving.spec import ReplicaSpec
 
+_WATERMARK = 0.01  # share of the blocks that admission leaves free (vLLM 0.2)
 _REFERENCE_TOKENS = 2048  # context at which the cache bytes of a token are taken
 
 
@@ -31,63 +33,78 @@ class Engine:
     link_latency_s: float = 0.0
 
 
-def engine_replica(
-    model: Any,
-    platform: Platform,
-    scenario: Scenario,
-    formats: Any,
-    *,
-    policy: str = "vllm",
-    options: Mapping[str, int] | None = None,
-    longest: int = 0,
-    block_tokens: int = 16,
-    kv_blocks: int | None = None,
-    overhead_s: float = 0.0,
-) -> Engine:
-    """A replica of `model` on tp x pp devices of `platform`.
+@dataclass(frozen=True, slots=True)
+class EngineOptions:
+    """How an engine runs: its batching policy, its memory, and the time of its host.
 
-    Parameters
+    Attributes
     ----------
+    policy, options: name and arguments of the batching policy; `vllm_v1` fills in what vLLM takes by itself.
     longest: most tokens a request may hold, for policies that reserve and for the table range.
     kv_blocks: size of the KV cache; by default what memory leaves after weights and activations.
     overhead_s: host time added to each iteration.
+    front_end_s: time of a request outside the engine loop (HTTP, tokenizer, detokenizer); by default the policy's.
+    """
+
+    policy: str = "vllm"
+    options: Mapping[str, int] = field(default_factory=dict)
+    longest: int = 0
+    block_tokens: int = 16
+    kv_blocks: int | None = None
+    overhead_s: float = 0.0
+    front_end_s: float | None = None
+
+    def arguments(self, platform: Platform) -> dict[str, int]:
+        """Arguments of the policy, with the limits that vLLM chooses by the device's memory."""
+        given = dict(self.options)
+        if self.policy == "vllm_v1":
+            tokens, sequences = vllm_limits(platform.device.name, float(platform.device.main_memory.size_bytes))
+            given = {"cap": sequences, "chunk": tokens} | given
+        return given
+
+    @property
+    def reserved_tokens(self) -> int:
+        """Tokens that policies without paging hold for each request: the longest one, in whole blocks."""
+        if self.policy not in ("orca", "faster_transformer", "static"):
+            return 0
+        return -(-max(self.longest, _REFERENCE_TOKENS) // self.block_tokens) * self.block_tokens
+
+
+def engine_replica(model: Any, platform: Platform, scenario: Scenario, formats: Any, **options: Any) -> Engine:
+    """A replica of `model` on tp x pp devices of `platform`; `options` are fields of `EngineOptions`.
 
     Raises
     ------
     InfeasibleError: the weights leave no room for a KV cache.
     """
-    options = dict(options or {})
-    longest = max(longest, _REFERENCE_TOKENS)
-    tables = from_engine(
-        model,
-        platform,
-        scenario,
-        formats,
-        max_batch=max(2, options.get("cap", 256)),
-        max_tokens=max(options.get("max_tokens", 0), options.get("chunk", 0) * 2, longest, 8192),
-        max_context=longest,
-    )
-    blocks, kv_bytes, notes = kv_blocks_of(model, platform, scenario, formats, block_tokens)
-    time: IterationTime = tables.time
-    if overhead_s:
-        time = ScaledTime(time, overhead_s)
+    asked = EngineOptions(**options)
+    arguments = asked.arguments(platform)
+    tables = from_engine(model, platform, scenario, formats, **_table_range(asked, arguments))
+    blocks, kv_bytes, notes = kv_blocks_of(model, platform, scenario, formats, asked.block_tokens)
     busy_w, idle_w, usd_per_s = _running_costs(platform, scenario, tables)
+    per_token = asked.policy == "lightllm"
     replica = ReplicaSpec(
-        time=time,
-        policy=policy,
-        options=options,
-        kv_blocks=kv_blocks or blocks,
-        block_tokens=1 if policy == "lightllm" else block_tokens,
-        reserve_tokens=-(-longest // block_tokens) * block_tokens if policy in ("orca", "faster_transformer", "static") else 0,
+        time=ScaledTime(tables.time, asked.overhead_s) if asked.overhead_s else tables.time,
+        policy=asked.policy,
+        options=arguments,
+        kv_blocks=(asked.kv_blocks or blocks) * (asked.block_tokens if per_token else 1),
+        block_tokens=1 if per_token else asked.block_tokens,
+        watermark=WATERMARKS.get(asked.policy, _WATERMARK),
+        reserve_tokens=asked.reserved_tokens,
         stages=scenario.pp,
         busy_w=busy_w,
         idle_w=idle_w,
         usd_per_s=usd_per_s,
         name=platform.name,
+        front_end_s=FRONT_END_S.get(asked.policy, 0.0) if asked.front_end_s is None else asked.front_end_s,
     )
-    if policy == "lightllm":
-        replica = replica.with_(kv_blocks=replica.kv_blocks * block_tokens)
     return Engine(replica, tables, notes, kv_bytes, *_link(platform))
+
+
+def _table_range(asked: EngineOptions, arguments: Mapping[str, int]) -> dict[str, int]:
+    longest = max(asked.longest, _REFERENCE_TOKENS)
+    tokens = max(arguments.get("max_tokens", 0), arguments.get("chunk", 0) * 2, longest, 8192)
+    return {"max_batch": max(2, arguments.get("cap", 256)), "max_tokens": tokens, "max_context": longest}
 
 
 def _running_costs(platform: Platform, scenario: Scenario, tables: EngineTime) -> tuple[float, float, float]:

@@ -26,6 +26,7 @@ from hwsim.serving.traces import Trace, read_trace
 Note = Callable[[str], None] | None
 _DEFAULT_RATE = 1.0
 _DEFAULT_REQUESTS = 1000
+_CAP, _CHUNK = 256, 512  # sequences and, with chunked prefill, tokens of an iteration where none are asked for
 
 
 def run_session(given: Mapping[str, Any], note: Note = None) -> dict[str, Any]:
@@ -68,10 +69,10 @@ def _check(given: Mapping[str, Any]) -> None:
         raise unknown_name("batching policy", given["policy"], POLICIES, where="--policy")
     if given["router"] not in ROUTERS:
         raise unknown_name("router", given["router"], ROUTERS, where="--router")
-    for name, low in (("replicas", 1), ("max_batch", 1), ("chunk", 1), ("prefill_pool", 0)):
+    for name, low in (("replicas", 1), ("prefill_pool", 0)):
         if given[name] < low:
             raise InputError(f"--{name.replace('_', '-')} must be at least {low}", seen=str(given[name]))
-    for name in ("requests", "kv_blocks"):
+    for name in ("requests", "kv_blocks", "max_batch", "chunk"):
         if given.get(name) is not None and given[name] < 1:
             raise InputError(f"--{name.replace('_', '-')} must be at least 1", seen=str(given[name]))
     rate = given.get("rate")
@@ -159,9 +160,13 @@ def _machine(given: Mapping[str, Any], trace: Trace, hardware: Any) -> tuple[Eng
 
 def policy_options(given: Mapping[str, Any], trace: Trace) -> dict[str, int]:
     """Arguments of the policy; the prompt-token limit is never below the longest prompt, as vLLM demands."""
-    options = {"cap": int(given["max_batch"])}
+    options = {name: int(given[key]) for name, key in (("cap", "max_batch"), ("chunk", "chunk")) if given.get(key)}
+    if given["policy"] == "vllm_v1":
+        return options  # vLLM's own limits by device fill in the rest
+    chunk = options.pop("chunk", _CHUNK)
+    options.setdefault("cap", _CAP)
     if given["policy"] == "sarathi":
-        options["chunk"] = int(given["chunk"])
+        options["chunk"] = chunk
     if given["policy"] in ("vllm", "lightllm"):
         options["max_tokens"] = max(4096, max(trace.prompt))
     return options

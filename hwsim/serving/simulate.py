@@ -63,10 +63,24 @@ def finish(cluster: Cluster, source: Source, level: ServiceLevel | None, *, stea
         cluster.run(source)
     except KeyboardInterrupt as stop:
         cluster.record.close()
+        _add_front_end(cluster)
         stop.partial = ServingResult(cluster, level)  # type: ignore[attr-defined]
         raise
+    _add_front_end(cluster)
     result = ServingResult(cluster, level)
     return ServingResult(cluster, level, steady_start(result.e2e_s)) if steady else result
+
+
+def _add_front_end(cluster: Cluster) -> None:
+    """Requests reach the engine `front_end_s` after they arrive: with all of them shifted alike, all answers are."""
+    record = cluster.record
+    replica = record.column("replica")
+    for engine in cluster.everyone:
+        late_s = engine.spec.front_end_s
+        if late_s:
+            mine = replica == engine.index if len(cluster.everyone) > 1 else slice(None)
+            for name in ("scheduled_s", "first_s", "end_s"):
+                record.column(name)[mine] += late_s
 
 
 def write_table(result: ServingResult, path: Path | str) -> None:

@@ -33,6 +33,7 @@ class ReplicaSpec:
     queue: order of admission, ``fcfs``, ``sjf`` or ``priority``.
     prefix_tiers: memories of the prefix cache, nearest first (none: no cache), in blocks of `prefix_block_tokens`.
     swap_s_per_block: time to copy a block to the host and again back; None: preemption recomputes.
+    front_end_s: time of a request outside the engine loop; it shifts scheduling, first and last token alike.
     exact_vidur: a preempted half-done prefill shrinks to its processed part, as in Vidur.
     """
 
@@ -54,6 +55,7 @@ class ReplicaSpec:
     prefix_block_tokens: int = 512
     prefix_tiers: Sequence[Tier] = ()
     swap_s_per_block: float | None = None
+    front_end_s: float = 0.0
 
     def with_(self, **changes: Any) -> ReplicaSpec:
         return replace(self, **changes)
