@@ -115,12 +115,15 @@ def _operator(row: Document, most: int) -> Iterator[dict[str, Any]]:
     yield from _loops(steps, total)
     for thread, busy in row["cycles_by"].items():
         yield from _placed(thread, list(_work(row, thread, steps)), total, steps)
-        if row["count"] > 1:
-            more = f"{row['count'] - 1} more executions like the first"
-            yield _event(thread, more, total, busy * (row["count"] - 1), folded=True)
+        if row["count"] > 1 and busy > 0:
+            yield _event(thread, _more(row), total, busy * (row["count"] - 1), folded=True)
     if row["count"] > 1:
-        more = f"{row['name']}: {row['count'] - 1} more executions like the first"
-        yield _event("GEMMs", more, total, total * (row["count"] - 1), folded=True)
+        yield _event("GEMMs", f"{row['name']}: {_more(row)}", total, total * (row["count"] - 1), folded=True)
+
+
+def _more(row: Document) -> str:
+    again = row["count"] - 1
+    return f"{again} more execution{'s' if again > 1 else ''} like the first"
 
 
 def steps_of(row: Document, most: int) -> Steps:

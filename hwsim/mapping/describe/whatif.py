@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -61,7 +61,7 @@ class Part:
     si: float
     free: float
     grown: Callable[[float], Machine]
-    steps: Callable[[float, float], list[float]]
+    steps: Callable[[float, float], Sequence[float]]
     needed: Callable[[Outcome], float]
 
 
@@ -270,13 +270,13 @@ def _held(machine: Machine, gemm: Gemm, index: int, tiling: Tiling) -> float:
     return sum(sum(footprint(machine, i, gemm, tiling).values()) for i in mine)
 
 
-def _footprints(machine: Machine, gemm: Gemm, index: int, low: float, high: float) -> list[float]:
+def _footprints(machine: Machine, gemm: Gemm, index: int, low: float, high: float) -> Sequence[float]:
     """Words in (low, high] that tiles of one level can take; every whole number where a memory holds two levels."""
     import numpy as np
 
     level = machine.levels[index]
     if level.group or machine.levels[index].bypass:
-        return [float(v) for v in range(math.floor(low) + 1, math.floor(high) + 1)]
+        return range(math.floor(low) + 1, math.floor(high) + 1)
     m, n, k = (
         np.unique(np.minimum(np.array(admissible_extents(e, Options("always")), dtype=np.float64), e))
         for e in gemm.extents
@@ -298,7 +298,7 @@ def _fanout(machine: Machine, gemm: Gemm, index: int) -> Part:
         si=1,
         free=2 * level.fanout,
         grown=lambda v: machine.with_level(level.name, fanout=int(v)),
-        steps=lambda low, high: [float(v) for v in range(int(low) + 1, int(high) + 1)],
+        steps=lambda low, high: range(int(low) + 1, int(high) + 1),
         needed=lambda o: _units(machine, index, o.tiling),
     )
 
