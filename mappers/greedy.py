@@ -7,7 +7,7 @@ best change - a prime factor moved to another level or onto the fan-out, or anot
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from hwsim.mapping import (
@@ -47,6 +47,13 @@ class Greedy:
                 break
             at, value = best, new
         return Decision(at, claim("greedy", time.perf_counter() - begun))
+
+    def pick(self, machine: Machine, gemm: Gemm, tilings: Sequence[Tiling], objective: str) -> int:
+        """Of a kernel library's tilings the largest output tile, the rule of thumb; the first of equals."""
+        del gemm, objective
+        near = machine.batch_level
+        sizes = [tiling.tile(near)[0] * tiling.tile(near)[1] for tiling in tilings]
+        return sizes.index(max(sizes))
 
 
 def start(machine: Machine, gemm: Gemm) -> Tiling:

@@ -7,7 +7,9 @@ solved under falling caps on cycles until nothing better can exist.
 
 from __future__ import annotations
 
-from hwsim.mapping import Decision, Gemm, Machine, best_tiling
+from collections.abc import Sequence
+
+from hwsim.mapping import Decision, Gemm, Loops, Machine, best_tiling, pick_least
 
 
 class Tiling:
@@ -20,6 +22,10 @@ class Tiling:
         """The best tiling within the budget, with its bound and gap."""
         found = best_tiling(machine, gemm, objective, budget_s=budget_s)
         return Decision(found.tiling, found.report)
+
+    def pick(self, machine: Machine, gemm: Gemm, tilings: Sequence[Loops], objective: str) -> int:
+        """The best of a kernel library's tilings by exact counts."""
+        return pick_least(machine, gemm, tilings, objective)
 
 
 MAPPER = Tiling()

@@ -3,7 +3,8 @@
 A family module exposes ``task_cost(task, platform) -> TaskCost``. To add a family: write its file and one line here.
 It may also expose ``plan(graph) -> graph`` (its own mapping choices, written into `Task.choice`, and the refusal of
 what the device cannot hold), ``metrics(timelines) -> {name: Bracket}`` (figures that only this family has) and
-``takes(device) -> names`` (which kinds of mapper decisions its costs use: ``tiling``, ``mesh``, ``overlay``).
+``takes(device) -> names`` (which kinds of mapper decisions its costs use: ``tiling``, ``mesh``, ``overlay``) and
+``tiles(operator, platform)`` (the kernels among which a mapper must pick).
 """
 
 from __future__ import annotations
@@ -18,9 +19,11 @@ from hwsim.errors import unknown_name
 from hwsim.ir.mapped import MappedGraph, Task
 from hwsim.ir.platform import Device, Platform
 from hwsim.ir.result import Bracket, TaskCost, Timeline
+from hwsim.ir.workload import Operator
 
 CostFunction = Callable[[Task, Platform], TaskCost]
 Plan = Callable[[MappedGraph], MappedGraph]
+Tiles = tuple[tuple[int, int, int], ...]
 Metrics = Callable[[Sequence[Timeline]], Mapping[str, Bracket]]
 
 FAMILIES: Final[dict[str, str]] = {
@@ -71,6 +74,15 @@ def takes(device: Device) -> tuple[str, ...]:
     """Kinds of mapper decisions that the cost model of a device uses (none for most families)."""
     ask: Callable[[Device], tuple[str, ...]] | None = getattr(_module(device.kind), "takes", None)
     return () if ask is None else ask(device)
+
+
+def tiles(operator: Operator, platform: Platform) -> Tiles | None:
+    """(rows, columns, splits of K) among which a mapper must pick for an operator.
+
+    None: any tiling is priced. Empty: the family's kernel of this operator takes no decision.
+    """
+    ask: Callable[..., Tiles | None] | None = getattr(_module(platform.device.kind), "tiles", None)
+    return None if ask is None else ask(operator, platform)
 
 
 def _module(kind: str) -> ModuleType:

@@ -7,19 +7,42 @@ from typing import Any
 
 import numpy as np
 
-from hwsim.cost import generic
+from hwsim.cost import generic, tiled
 from hwsim.cost.bracketed import plain
 from hwsim.cost.gpu.adapters import ADAPTERS
 from hwsim.cost.gpu.donors import Choice, choose
 from hwsim.cost.gpu.facts import facts
 from hwsim.cost.gpu.family import KernelTime
+from hwsim.cost.gpu.gemm import library_tiles
 from hwsim.cost.gpu.registry import families
 from hwsim.cost.roofline import dynamic_energy_j, floor_parts, largest, total
 from hwsim.ir.mapped import Task
-from hwsim.ir.platform import Platform
+from hwsim.ir.platform import Device, Platform
 from hwsim.ir.result import TaskCost
+from hwsim.ir.workload import Operator
 
-__all__ = ["kernel_time", "task_cost"]
+__all__ = ["kernel_time", "takes", "task_cost", "tiles"]
+
+
+def takes(device: Device) -> tuple[str, ...]:
+    """Tilings: the tile of a thread block, where the kernel library has it (`tiles`)."""
+    return ("tiling",)
+
+
+def tiles(operator: Operator, platform: Platform) -> tuple[tuple[int, int, int], ...] | None:
+    """(rows, columns, splits of K) that a kernel of the library offers for a GEMM.
+
+    Empty where a kernel family prices the operator by tiles of its own (attention, experts). None where no family
+    covers it: the generic model takes any tiling.
+    """
+    name, columns_of = ADAPTERS.get(operator.kind, ("", None))
+    columns = columns_of(operator, platform) if columns_of is not None else None
+    if columns is None or platform.device.calibration is None or name not in families():
+        return None
+    kernel_class = str(np.ravel(families()[name].kernel_class(columns))[0])
+    if not choose(platform.device.calibration, families()[name], kernel_class).donor:
+        return None
+    return library_tiles(_floats(columns), facts(platform.device), kernel_class) if name == "gemm" else ()
 
 
 def task_cost(task: Task, platform: Platform) -> TaskCost:
@@ -61,6 +84,7 @@ def kernel_time(task: Task, platform: Platform) -> tuple[KernelTime, Choice] | N
     columns = columns_of(task.operator, platform)
     if columns is None or name not in families():
         return None
+    columns = {**columns, **_asked_tile(task)}
     family = families()[name]
     kernel_class = str(np.ravel(family.kernel_class(columns))[0])
     choice = choose(device.calibration, family, kernel_class)
@@ -72,6 +96,12 @@ def kernel_time(task: Task, platform: Platform) -> tuple[KernelTime, Choice] | N
         # name columns are arrays of one row; a scalar question gets a scalar answer
         time = KernelTime(time.time_s[0], {name: np.ravel(part)[0] for name, part in time.parts_s.items()})
     return time, choice
+
+
+def _asked_tile(task: Task) -> dict[str, Any]:
+    """Columns that name the thread block's tile of a mapper's choice."""
+    block = (tiled.tiling_of(task) or {}).get("block")
+    return {} if block is None else {f"tile_{key}": block[key] for key in ("rows", "cols", "split")}
 
 
 def _floats(columns: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ wins (a library picks its kernel by a heuristic that this stands for). See docs/
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -129,6 +129,18 @@ def candidates(s: Shape, sms: Any) -> Blocks:
     return Blocks(rows, cols, split, np.ceil(steps / split), outputs * split, np.ones_like(outputs, dtype=bool))
 
 
+def asked(columns: Columns, b: Blocks) -> Blocks:
+    """The candidates, narrowed to the tile that a mapper asked for (columns tile_rows, tile_cols, tile_split).
+
+    A tile that no kernel of the library has leaves the choice as it is.
+    """
+    if "tile_rows" not in columns:
+        return b
+    wanted = [last_axis(columns[name]) for name in ("tile_rows", "tile_cols", "tile_split")]
+    same = (b.rows == wanted[0]) & (b.cols == wanted[1]) & (b.split == wanted[2]) & b.allowed
+    return replace(b, allowed=np.where(np.any(same, axis=-1, keepdims=True), same, b.allowed))
+
+
 def compute_s(s: Shape, b: Blocks, f: Facts, p: Mapping[str, Any]) -> Array:
     """Main loop and store of all blocks: waves at peak, never faster than the power-limited rate.
 
@@ -218,7 +230,7 @@ def gemm_time_s(columns: Columns, f: Facts, kernel_class: str, p: Mapping[str, A
     columns: batch, m, n, k. p: values of `PARAMETERS`. Raises InputError where the device has no such arithmetic.
     """
     s = shape(columns, kernel_class)
-    b = candidates(s, _wide(f.sms))
+    b = asked(columns, candidates(s, _wide(f.sms)))
     compute, l2, dram = compute_s(s, b, f, p), l2_s(s, b, f, p), dram_s(s, f, p)
     on_chip = smooth_max(compute, np.maximum(chain_s(s, b, f, p), l2))
     body = smooth_max(on_chip, dram)
@@ -228,6 +240,16 @@ def gemm_time_s(columns: Columns, f: Facts, kernel_class: str, p: Mapping[str, A
     chosen = np.argmin(total, axis=-1)[..., None]
     parts = {"compute": compute, "hbm": dram + quantize, "l2": l2, "launch": fixed}
     return KernelTime(pick(total + quantize, chosen), {k: pick(v, chosen) for k, v in parts.items()})
+
+
+def library_tiles(columns: Columns, f: Facts, kernel_class: str) -> tuple[tuple[int, int, int], ...]:
+    """(rows, columns, splits of K) of every kernel that the library offers for one GEMM."""
+    b = candidates(shape(columns, kernel_class), _wide(f.sms))
+    rows, cols, split, allowed = (
+        np.ravel(np.broadcast_arrays(x, b.count)[0]) for x in (b.rows, b.cols, b.split, b.allowed)
+    )
+    found = {(int(r), int(c), int(s)) for r, c, s, ok in zip(rows, cols, split, allowed, strict=True) if ok}
+    return tuple(sorted(found))
 
 
 def _wide(value: Any) -> Any:

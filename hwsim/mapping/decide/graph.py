@@ -18,11 +18,12 @@ from hwsim.ir.mapped import Mapping, SolverReport
 from hwsim.ir.platform import Device, Platform
 from hwsim.ir.workload import Operator, WorkloadGraph
 from hwsim.mapping import plan
+from hwsim.mapping.decide import library
 from hwsim.mapping.decide.effects import Effect, effect_of, total
 from hwsim.mapping.decide.products import Product, products_of
 from hwsim.mapping.decide.setup import Machines
 from hwsim.mapping.lower import shard
-from hwsim.mapping.problem import Tiling
+from hwsim.mapping.problem import Gemm, Tiling
 from hwsim.mapping.protocol import costed
 from hwsim.mapping.registry import load_mapper
 
@@ -41,6 +42,7 @@ class Decided:
     cycles: float
     utilization: float
     levels: tuple[str, ...]
+    block: library.Block | None = None
 
 
 @dataclass(slots=True)
@@ -52,22 +54,39 @@ class Decider:
     use_cache: bool = True
     done: dict[Any, Decided | None] = field(default_factory=dict)
 
-    def product(self, operator: Operator, product: Product) -> Decided | None:
+    def product(self, operator: Operator, product: Product, blocks: registry.Tiles | None) -> Decided | None:
         """The decision for a product; None where the mapper decides no loops (the ideal)."""
         setup = self.machines.setup(operator, product.bits)
-        machine, gemm = setup.machine, product.gemm
-        key = (machine, gemm.batch, *gemm.extents)
+        key = (setup.machine, product.gemm.batch, *product.gemm.extents, blocks)
         if key not in self.done:
+            self.done[key] = self._decide(setup, product.gemm, blocks)
+        return self.done[key]
+
+    def _decide(self, setup: plan.Setup, gemm: Gemm, blocks: registry.Tiles | None) -> Decided | None:
+        mapper, machine, block = setup.loaded.mapper, setup.machine, None
+        kernels: list[tuple[library.Block, Tiling]] = []
+        if blocks and hasattr(mapper, "pick"):
+            machine = library.free_of(machine)
+            kernels = library.kernels(machine, setup.device, gemm, blocks)
+        if kernels:
+            block, decision = library.picked(mapper, machine, gemm, kernels, setup.objective)
+        else:
             left = None if math.isinf(self.deadline) else max(self.deadline - time.perf_counter(), 0.0)
             decision, _ = plan.decide(machine, gemm, setup.objective, setup.loaded, left, self.use_cache)
-            self.done[key] = None
-            if decision.tiling is not None:
-                counts, report = costed(machine, gemm, setup.objective, decision)
-                effect = effect_of(machine, setup.device, gemm, counts)
-                names = tuple(level.name for level in machine.levels)
-                use = float(counts.utilization)
-                self.done[key] = Decided(decision.tiling, effect, report, float(counts.cycles), use, names)
-        return self.done[key]
+        if decision.tiling is None:
+            return None
+        counts, report = costed(machine, gemm, setup.objective, decision)
+        if blocks and block is None:
+            block = library.block_of(machine, setup.device, decision.tiling)
+        return Decided(
+            decision.tiling,
+            effect_of(machine, setup.device, gemm, counts),
+            report,
+            float(counts.cycles),
+            float(counts.utilization),
+            tuple(level.name for level in machine.levels),
+            block,
+        )
 
 
 def decide(
@@ -101,7 +120,7 @@ def decide(
     choices: dict[str, MappingType[str, Any]] = {}
     reports: list[tuple[SolverReport, int]] = []
     for operator in graph.operators:
-        choice = _choice(shard(operator, mapping)[0], decider, mapping.mapper)
+        choice = _choice(shard(operator, mapping)[0], platform, decider, mapping.mapper)
         if choice is not None:
             choices[operator.name] = {"tiling": choice.data}
             reports += [(report, times * operator.repeat) for report, times in choice.reports]
@@ -127,17 +146,30 @@ def _require(kind: str, mapper: str, device: Device) -> None:
         )
 
 
-def _choice(operator: Operator, decider: Decider, mapper: str) -> _Choice | None:
+def _choice(operator: Operator, platform: Platform, decider: Decider, mapper: str) -> _Choice | None:
     """Every product of an operator decided; None where there is none, or the mapper leaves it ideal."""
     products = products_of(operator)
-    decided = [(product, decider.product(operator, product)) for product in products]
+    blocks = registry.tiles(operator, platform) if products else None
+    if blocks == ():
+        return None
+    decided = [(product, decider.product(operator, product, blocks)) for product in products]
     found = [(product, item) for product, item in decided if item is not None]
     if not found or len(found) < len(products):
         return None
     between = _scores_bytes(products) if operator.kind.startswith("attention") else 0.0
     effect = total([(item.effect, product.times) for product, item in found], between)
     data = {"mapper": mapper, **effect.to_dict(), "products": [_product(product, item) for product, item in found]}
+    if blocks:
+        data |= _block(found[0][1].block, blocks)
     return _Choice(data, [(item.report, product.times) for product, item in found])
+
+
+def _block(block: library.Block | None, blocks: registry.Tiles) -> dict[str, Any]:
+    """The thread block that the kernel model uses, or why it keeps its own choice."""
+    if block in blocks:
+        return {"block": dict(zip(("rows", "cols", "split"), block, strict=True))}
+    said = "x".join(map(str, block)) if block else "none"
+    return {"note": f"no kernel of the library has the tile {said} (rows x columns x splits): its own choice stays"}
 
 
 def _scores_bytes(products: tuple[Product, ...]) -> float:
