@@ -108,10 +108,12 @@ class Autoscale:
 
 @dataclass(slots=True)
 class Migration:
-    """Llumnix: moves running requests from the fullest to the emptiest replica by a staged copy.
+    """Llumnix: moves running requests from the fullest to the emptiest replicas by a staged copy.
 
-    Stage k copies the tokens generated during stage k-1, so the request keeps decoding; only the last stage and a
-    handshake stop it. Here the copy overlaps fully and the downtime is `downtime_s` plus the tokens of one stage.
+    Every period the k-th fullest replica is paired with the k-th emptiest while their loads (memory in use or asked
+    for by the queue) differ by `gap`; each pair moves its shortest request over the source's own adapter, one at a
+    time. Stage k copies the tokens generated during stage k-1, so the request keeps decoding; only the last stage and
+    a handshake stop it. Here the copy overlaps fully and the downtime is `downtime_s` plus the tokens of one stage.
     """
 
     kv_bytes_per_token: float = 131072.0
@@ -122,21 +124,28 @@ class Migration:
     moved: int = 0
 
     def prepare(self, cluster: Cluster) -> None:
-        link = SharedLink(cluster.clock, self.bandwidth_bytes_per_s)
-        every(cluster, self.period_s, lambda now_s: self._balance(cluster, link))
+        copying: set[int] = set()
+        every(cluster, self.period_s, lambda now_s: self._balance(cluster, copying))
 
-    def _balance(self, cluster: Cluster, link: SharedLink) -> None:
-        if len(cluster.replicas) < 2:
-            return
-        usage = {id(r): virtual_usage(r) for r in cluster.replicas}
-        source = max(cluster.replicas, key=lambda r: usage[id(r)])
-        target = min(cluster.replicas, key=lambda r: usage[id(r)])
-        movable = list(source._order.values())
-        if usage[id(source)] - usage[id(target)] < self.gap or not movable:
-            return
-        request = min(movable, key=source.processed)
-        size = source.processed(request) * self.kv_bytes_per_token
-        link.send(size, lambda now_s: self._switch(cluster, request, source, target, now_s))
+    def _balance(self, cluster: Cluster, copying: set[int]) -> None:
+        usage = {r.index: virtual_usage(r) for r in cluster.replicas}
+        order = sorted(cluster.replicas, key=lambda r: usage[r.index])
+        for target, source in zip(order, reversed(order), strict=True):
+            if usage[source.index] - usage[target.index] < self.gap or target is source:
+                return
+            movable = list(source._order.values())
+            if movable and source.index not in copying:
+                copying.add(source.index)
+                self._copy(cluster, min(movable, key=source.processed), source, target, copying)
+
+    def _copy(self, cluster: Cluster, request: Request, source: Any, target: Any, copying: set[int]) -> None:
+        link = SharedLink(cluster.clock, self.bandwidth_bytes_per_s)
+
+        def arrived(now_s: float) -> None:
+            copying.discard(source.index)
+            self._switch(cluster, request, source, target, now_s)
+
+        link.send(source.processed(request) * self.kv_bytes_per_token, arrived)
 
     def _switch(self, cluster: Cluster, request: Request, source: Any, target: Any, now_s: float) -> None:
         """The copy is complete: stop the request where it is at an iteration boundary and resume it there."""
