@@ -24,6 +24,8 @@ VERBS: Final[dict[str, tuple[str, str]]] = {
     "map": ("map", "Map a workload onto the memories of a machine: tiles, placement, proof of optimality."),
     "timeline": ("timeline", "One phase on the clock: streams, overlap, bubbles; Gantt chart and Perfetto trace."),
     "simulate": ("simulate", "Serve a stream of requests: TTFT, TPOT, tails, goodput under load."),
+    "pair": ("pair", "Prompts on one machine, tokens on another: what handing the cache over costs."),
+    "speculate": ("speculate", "A draft model guesses, the target checks; on one machine or on two at once."),
     "predict": ("predict", "Kernel times with bands for the rows of a CSV file."),
     "validate": ("validate", "Score hwsim against measured runs, exact cases or real engines."),
     "measure": ("measure", "Run micro-benchmarks on this machine."),

@@ -27,15 +27,9 @@ def command(
 ) -> None:
     """Run published claims through the ordinary estimate and say how far off each one is."""
     form = o.check_format(o.format_of(format_, out), ("table", "json", "html"))
-    from hwsim.api import evaluate, simulate, timeline
-    from hwsim.validation.claims import reproduce, select
+    from hwsim.reproduction import reproduce
 
-    chosen, files = select(systems or [], claims)
-    document = reproduce(
-        chosen, files, evaluate, efficiency=efficiency, runners={"simulate": simulate, "timeline": timeline}
-    )
-    if failed:
-        document = {**document, "rows": [r for r in document["rows"] if r["verdict"] in ("fail", "unmapped")]}
+    document = reproduce(*(systems or []), claims=claims, efficiency=efficiency, failed=failed).to_dict()
     if form == "json":
         o.emit(o.to_json(document), out, force)
         return

@@ -122,6 +122,7 @@ RATIO: Final[dict[str, Callable[[Document, Document], float]]] = {
     "batch_ratio": lambda a, b: metric(a, "split_max_batch") / float(b["memory"]["max_batch"]),
     "power_reduction": lambda a, b: 1 - metric(a, "average_power_w") / metric(b, "average_power_w"),
     "flops_ratio": lambda a, b: _peak(a) / _peak(b),
+    "fp32_flops_ratio": lambda a, b: _single_precision(a) / _single_precision(b),
     "bw_ratio": lambda a, b: _bandwidth(a) / _bandwidth(b),
 }  # fmt: skip
 
@@ -141,6 +142,19 @@ def _peak(d: Document) -> float:
     return float(compute.get("tensor/bf16") or compute["tensor/fp16"])
 
 
+def _single_precision(d: Document) -> float:
+    return float(d["hardware"]["compute"]["vector/fp32"])
+
+
+def _best_prompt_tokens(side: Side) -> float:
+    """Prompt tokens of the batch with the highest prompt rate: past it rates fall."""
+    return _prompt_tokens(max(side, key=ABSOLUTE["prefill_throughput"]))
+
+
+# metrics of all settings of a grid together
+GRID: Final[dict[str, Callable[[Side], float]]] = {"best_prompt_tokens": _best_prompt_tokens}
+
+
 def _bandwidth(d: Document) -> float:
     return float(d["hardware"]["memories"][d["hardware"]["main_memory"]]["read_bytes_per_s"])
 
@@ -154,6 +168,8 @@ def predicted(name: str, sides: Sequence[Side]) -> list[float]:
             else ((a, b) for a in sides[0] for b in sides[1])
         )
         return [RATIO[name](a, b) for a, b in pairs]
+    if name in GRID:
+        return [GRID[name](sides[0])]
     if name in ABSOLUTE:
         return [ABSOLUTE[name](d) for d in sides[0]]
     if name in RATIO:

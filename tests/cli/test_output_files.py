@@ -21,6 +21,8 @@ CALLS: dict[str, list[str]] = {
     "simulate": ["simulate", "gpt2-xl", "--hw", "t4"],
     "predict": ["predict", "absent.csv"],
     "reproduce": ["reproduce"],
+    "pair": ["pair", "gpt2-xl", "--hw", "t4", "--network", "10 GB/s"],
+    "speculate": ["speculate", "gpt2-xl", "--hw", "t4", "--draft", "gpt2"],
     "import": ["import", "absent.json"],
     "validate mapping": ["validate", "mapping", "."],
     "validate serving": ["validate", "serving", "."],

@@ -1,0 +1,53 @@
+"""The public function `reproduce`: published claims through the other public functions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from hwsim.api import Simulation, evaluate, simulate, timeline
+from hwsim.joint import pair, speculate
+from hwsim.validation.claims import reproduce as run
+from hwsim.validation.claims import select
+
+
+class Reproduction(Simulation):
+    """Result of `reproduce`: the `hwsim/reproduction@1` document and its notebook view."""
+
+    def __str__(self) -> str:
+        from hwsim.report.claims import table
+
+        return table(self.document)
+
+    def _repr_html_(self) -> str:
+        from hwsim.report.claims import page
+
+        return page(self.document)
+
+
+def reproduce(
+    *systems: str, claims: str | Path | None = None, efficiency: str | None = None, failed: bool = False
+) -> Reproduction:
+    """Published claims of the named systems [all], predicted beside published; what ``hwsim reproduce`` prints.
+
+    Parameters
+    ----------
+    claims: a claims file to run instead of the shipped claims; the shipped rules of each system drive it.
+    efficiency: ``datasheet`` for the bare roofline. failed: keep only the rows that did not pass.
+
+    Raises
+    ------
+    UnknownNameError: a system without claims. InputError: a malformed file.
+    """
+    chosen, files = select(systems, None if claims is None else Path(claims))
+    others: dict[str, Callable[..., Any]] = {
+        "simulate": simulate,
+        "timeline": timeline,
+        "pair": pair,
+        "speculate": speculate,
+    }
+    document = run(chosen, files, evaluate, efficiency=efficiency, runners=others)
+    if failed:
+        document = {**document, "rows": [r for r in document["rows"] if r["verdict"] in ("fail", "unmapped")]}
+    return Reproduction(document)
