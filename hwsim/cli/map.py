@@ -103,10 +103,14 @@ def command(
         "uneven": uneven,
         "dtype": dtype,
         "use_cache": cache,
+        "say": o.progress,
     }
-    document = map_workload(works, device, budget_s=budget_s, **options)
-    if explain:
-        _explain(document, works, device, budget_s, options)
+    try:
+        document = map_workload(works, device, budget_s=budget_s, **options)
+        if explain:
+            _explain(document, works, device, budget_s, options)
+    finally:
+        o.progress("")
     document = {"schema": document.pop("schema"), "workload": workload, **document}
     _write_beside(document, trace, export, force)
     o.emit(render(document, form), out, force)

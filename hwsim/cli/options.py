@@ -163,6 +163,13 @@ def note(text: str) -> None:
     print(text, file=sys.stderr)
 
 
+def progress(text: str) -> None:
+    """Say on stderr what is being worked on, over the last such line; only on a terminal. Empty: wipe the line."""
+    if sys.stderr.isatty():
+        sys.stderr.write(f"\r\x1b[K{text[:100]}")
+        sys.stderr.flush()
+
+
 def to_json(document: Any) -> str:
     """One JSON document: keys in their own order, shortest exact floats, no NaN."""
     return json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -26,6 +26,13 @@ LEAST_BUDGET_S: Final = 0.2
 # Where a device file gives no energies, near words still have to be preferred over far ones among equal latencies:
 # pJ a word of nearest, middle and last level with the ratios of Eyeriss (Chen et al., ISCA 2016). Never reported.
 TIE_BREAK_PJ: Final = (1.0, 6.0, 200.0)
+
+
+Say = Callable[[str], None]
+
+
+def _quiet(text: str) -> None:
+    """Tell nobody."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +76,13 @@ def prepare(
 
 
 def map_workload(
-    works: Sequence[Work], device: Device, *, budget_s: float | None = None, use_cache: bool = True, **options: Any
+    works: Sequence[Work],
+    device: Device,
+    *,
+    budget_s: float | None = None,
+    use_cache: bool = True,
+    say: Say = _quiet,
+    **options: Any,
 ) -> dict[str, Any]:
     """Every distinct GEMM mapped, costed and described.
 
@@ -77,6 +90,7 @@ def map_workload(
     ----------
     works: distinct GEMMs with their executions (`hwsim.mapping.works_of`).
     budget_s: wall seconds for all of them together; None: until proved.
+    say: is told what is being worked on.
     options: those of `prepare`: objective (``energy``, ``latency``, ``edp``; None: edp where the device gives
         energies, else latency), mapper, counting, bypass, uneven (a memory in which tensors may be tiled at different
         depths of the loop nest, shown as two halves), dtype.
@@ -91,6 +105,7 @@ def map_workload(
     rows = []
     for index, work in enumerate(works):
         _require_room(device, setup.machine, work.gemm)
+        say(f"mapping {index + 1} of {len(works)}: {work.gemm.name}")
         left = None if budget_s is None else max(budget_s - (time.perf_counter() - begun), 0.0) / (len(works) - index)
         rows.append(_row(setup, work, left, use_cache))
     return {
@@ -107,7 +122,13 @@ def map_workload(
 
 
 def explain_workload(
-    works: Sequence[Work], device: Device, *, budget_s: float | None = None, use_cache: bool = True, **options: Any
+    works: Sequence[Work],
+    device: Device,
+    *,
+    budget_s: float | None = None,
+    use_cache: bool = True,
+    say: Say = _quiet,
+    **options: Any,
 ) -> list[list[dict[str, Any]]]:
     """For every distinct GEMM, what more of each part of the machine would buy (`describe.whatif`).
 
@@ -120,6 +141,8 @@ def explain_workload(
     setup = prepare(device, **options)
 
     def solve(machine: Machine, gemm: Gemm, left: float | None) -> Decision:
+        rest = "" if left is None else f", {left:.0f} s left"
+        say(f"what more would buy: {gemm.name}{rest}")
         return decide(machine, gemm, setup.objective, setup.loaded, left, use_cache)[0]
 
     probes = [
