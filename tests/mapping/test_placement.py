@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import math
+import time
 from dataclasses import replace
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 from hwsim.errors import CheckFailedError, InfeasibleError, SolverError, UnknownNameError
+from hwsim.mapping.conformance import check_mapper
 from hwsim.mapping.optimize import best_tiling
 from hwsim.mapping.placement.answer import Placement, Tiering
 from hwsim.mapping.placement.baselines import alone, equal_stages, greedy
@@ -25,6 +27,7 @@ from hwsim.mapping.placement.tiers import TierProblem, place_tiers, tier_violati
 from hwsim.mapping.placement.verify import verified
 from hwsim.mapping.problem import Gemm
 from hwsim.mapping.protocol import claim
+from hwsim.mapping.registry import load_mapper
 from tests.mapping.placement_cases import (
     enumerate_graph,
     enumerate_stages,
@@ -284,3 +287,68 @@ def test_any_number_of_tiers_is_never_slower_than_two() -> None:
         free, two = place_tiers(problem, kinds=None), place_tiers(problem)
         assert free.report.objective <= two.report.objective * (1 + 1e-9)
         assert time_of(problem, interleave(problem)) >= free.report.objective * (1 - 1e-9)
+
+
+class _Broken:
+    """The shipped mapper with one law broken on purpose."""
+
+    name, kind, summary = "broken", "placement", "broken on purpose"
+
+    def __init__(self, law: str) -> None:
+        self.law, self.asked, self.real = law, 0, load_mapper("placement").mapper
+
+    def map(self, problem: Any, objective: str, budget_s: float | None) -> Any:
+        self.asked += 1
+        if self.law == "budget" and self.asked == 1:
+            time.sleep(0.4)
+        if self.law == "answers":
+            return problem
+        if self.law == "infeasible":
+            try:
+                return self._map(problem, objective, budget_s)
+            except InfeasibleError:
+                return None
+        return self._map(problem, objective, budget_s)
+
+    def _map(self, problem: Any, objective: str, budget_s: float | None) -> Any:
+        answer: Any = self.real.map(problem, objective, budget_s)  # type: ignore[call-arg,arg-type]
+        report = answer.report
+        if self.law == "counts":
+            return replace(answer, report=replace(report, objective=report.objective / 2))
+        if self.law == "bound":
+            return replace(answer, report=replace(report, bound=report.bound * 2))
+        if not isinstance(answer, Placement):
+            return answer
+        if self.law == "legal":
+            return replace(answer, choice=(answer.choice[0] * 0 - 1, *answer.choice[1:]))
+        if self.law == "status" or (self.law == "deterministic" and self.asked % 2):
+            worse = _any_other(problem, objective, answer.choice)
+            value = cost_of(problem, worse).value(objective)
+            status = "optimal" if self.law == "status" else "feasible"
+            return Placement(worse, replace(report, status=status, objective=value, bound=0.0))
+        return answer
+
+
+def _any_other(problem: Any, objective: str, choice: Any) -> Any:
+    """A legal choice that costs more."""
+    best = cost_of(problem, choice).value(objective)
+    for i, own in enumerate(choice):
+        for c in np.flatnonzero(problem.column_item == i):
+            other = (*choice[:i], own * 0 + c, *choice[i + 1 :])
+            if not violations(problem, other) and cost_of(problem, other).value(objective) > best * 1.01:
+                return other
+    return choice
+
+
+def test_the_shipped_mapper_conforms() -> None:
+    found = check_mapper(load_mapper("placement").mapper)
+    found.raise_if_broken()
+    assert found.worst_gap < 1e-6 and len(found.laws) == 8 and all(law.cases for law in found.laws)
+
+
+@pytest.mark.parametrize(
+    "law", ["answers", "legal", "counts", "bound", "status", "deterministic", "budget", "infeasible"]
+)
+def test_each_law_of_placements_can_fail(law: str) -> None:
+    found = check_mapper(_Broken(law), objectives=("latency",), budget_s=0.2, grace_s=0.1 if law == "budget" else 5.0)
+    assert not found.law(law).holds

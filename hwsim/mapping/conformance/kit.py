@@ -79,7 +79,7 @@ class Conformance:
 def check_mapper(
     mapper: Any, *, objectives: Sequence[str] = (), budget_s: float = BUDGET_S, grace_s: float = GRACE_S
 ) -> Conformance:
-    """Hold a mapper against the laws of its kind: ``tiling`` (the default) or ``layout`` (`mapper.kind`).
+    """Hold a mapper against the laws of its kind (`mapper.kind`): ``tiling`` (the default), ``layout``, ``placement``.
 
     Parameters
     ----------
@@ -91,9 +91,13 @@ def check_mapper(
     Never raises for what the mapper does: exceptions of the mapper are breaches. Raises UnknownNameError for a kind or
     objective that does not exist.
     """
-    from hwsim.mapping.conformance import layouts, tilings
+    from hwsim.mapping.conformance import layouts, placements, tilings
 
-    suites: dict[str, Callable[[Any, float, float], Suite]] = {"tiling": tilings.Tilings, "layout": layouts.Layouts}
+    suites: dict[str, Callable[[Any, float, float], Suite]] = {
+        "tiling": tilings.Tilings,
+        "layout": layouts.Layouts,
+        "placement": placements.Placements,
+    }
     kind = getattr(mapper, "kind", "tiling")
     if kind not in suites:
         raise unknown_name("kind of mapper", str(kind), suites)
