@@ -19,7 +19,7 @@ from hwsim.mapping.placement.cuts import shortest
 from hwsim.mapping.placement.problem import Column, Flow, GraphProblem, Item, Site, cost_of, violations
 from hwsim.mapping.placement.tiers import Link, Phase, Tensor, Tier, TierProblem, place_tiers, tier_violations, time_of
 
-CASES: Final = 4
+CASES: Final = 2
 CLOSE: Final = 1e-6
 ITEMS: Final = 5
 VARIANTS: Final = 2
