@@ -424,8 +424,9 @@ def simulate(
     if machine is None:
         raise InputError("a run needs hardware", where="--hw", fix="--hw NAME, or `hw:` in the scenario file")
     given["hw"] = _varied(machine, given["what_if"])
-    if given["decode_hw"] is not None:
-        given["decode_hw"] = _varied(given["decode_hw"], given["what_if"])
+    for other in ("decode_hw", "reference"):
+        if given[other] is not None:
+            given[other] = _varied(given[other], given["what_if"])
     return Simulation(run_session(given, note))
 
 
@@ -438,12 +439,12 @@ def _varied(hardware: str | Device | Platform, what_if: Mapping[str, Num | str] 
 
 
 class Plan(Simulation):
-    """Result of `plan` and `plan_stages`: the document and its notebook view."""
+    """Result of `plan`, `plan_stages` and `plan_training`: the document and its notebook view."""
 
     def __str__(self) -> str:
-        from hwsim.report.parallelism import parallelism_table, stages_table
+        from hwsim.report.parallelism import plan_text
 
-        return (stages_table if self.document["schema"] == "hwsim/stages@1" else parallelism_table)(self.document)
+        return plan_text(self.document)
 
 
 def plan(workload: str, hardware: str | Device | Platform, **options: Any) -> Plan:
@@ -531,3 +532,26 @@ def place(workload: str, hardware: str | Sequence[str], **options: Any) -> Place
     return Placed(
         answer(workload, names, options, lambda device, changes: vary(device, changes) if changes else device)
     )
+
+
+def plan_training(workload: str, hardware: str | Device | Platform, **options: Any) -> Plan:
+    """The best layout for a training step: a `hwsim/training@1` document.
+
+    Parameters
+    ----------
+    options: global_batch (sequences an optimizer step), prompt (tokens a sequence [2048]), devices [all], zero
+        (0-3 [1]), recompute (False), weights [bf16], efficiency, what_if.
+
+    Raises
+    ------
+    InputError, UnknownNameError: bad names or values. InfeasibleError: no layout divides the batch or fits.
+    """
+    from hwsim.explore.training_search import TRAINING_DEFAULTS, train
+
+    asked = {name: options.pop(name, value) for name, value in TRAINING_DEFAULTS.items()}
+    options.setdefault("weights", "bf16")
+    model, platform, scenario, hashes = prepare(
+        workload, hardware, 1, options.pop("prompt", None) or 2048, 1, options.pop("what_if", None), options
+    )
+    about = {"workload": describe(model), "hardware": {"name": platform.name, "device": platform.device.name}}
+    return Plan(train(model.model, platform, scenario, asked, {**about, "inputs": hashes}))
