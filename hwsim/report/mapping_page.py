@@ -11,6 +11,7 @@ from hwsim.units import si
 
 Document = rows.Document
 OPEN_AT_MOST: Final = 3  # more GEMMs than this start folded, but for the longest
+LEAST_MOVE: Final = 1.0  # per cent: words that move once
 LEAST_WIDTH: Final = 0.4  # per cent: a part that exists stays visible
 
 
@@ -126,7 +127,7 @@ def _levels(row: Document) -> list[dict[str, Any]]:
 def _move(row: Document, level: Document, tensor: str, scale: float) -> dict[str, Any]:
     moved = rows.traffic(row, level, tensor)
     words = level["traffic"][tensor]
-    width = 100 * math.log10(moved.ratio) / scale if moved.ratio > 1 else 0.0
+    width = max(100 * math.log10(moved.ratio) / scale, LEAST_MOVE) if moved.words else 0.0
     detail = ", ".join(f"{rows.count(n)} {kind}" for kind, n in words.items() if n)
     return {
         "tensor": tensor,

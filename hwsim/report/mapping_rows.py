@@ -98,7 +98,8 @@ def bound(row: Document) -> str:
 
 
 def machine_line(machine: Document) -> str:
-    levels = ", ".join(_machine_level(v) for v in machine["levels"])
+    memories = {v["memory"]: v for v in machine["levels"]}  # the halves of a split memory are one
+    levels = ", ".join(_machine_level(v) for v in memories.values())
     multipliers = f"{machine['multipliers']} multipliers at {si(machine['clock_hz'], 'Hz')}"
     return f"{multipliers}, words of {machine['word_bits']:g} bits; {levels}"
 
@@ -107,7 +108,7 @@ def _machine_level(v: Document) -> str:
     size = "" if v["bytes"] is None else f" {size_text(v['bytes'])}"
     many = f" x {v['fanout']}" if v["fanout"] > 1 else ""
     rate = "" if v["bytes_per_s"] is None else f" at {si(v['bytes_per_s'], 'B/s')}"
-    return f"{v['name']}{size}{many}{rate}"
+    return f"{v['memory']}{size}{many}{rate}"
 
 
 def size_text(size_bytes: float) -> str:

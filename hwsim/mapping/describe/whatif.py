@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 import time
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
@@ -151,9 +152,13 @@ def _smallest(probe: Probe, base: Outcome, part: Part) -> dict[str, Any] | None:
     while high - low > 1:
         middle = (low + high) // 2
         gains = probe.better(part.grown(steps[middle]), base)
-        if gains is None:
+        found = probe.at(part.grown(steps[middle]))
+        if gains is None or found is None:
             return None
-        low, high = (low, middle) if gains else (middle, high)
+        if gains:  # what the better mapping uses may be less than it was given, but more than failed
+            high = max(low + 1, min(middle, bisect_left(steps, part.needed(found) * (1 - BETTER))))
+        else:
+            low = middle
     return _change(probe, base, part, probe.at(part.grown(steps[high])), steps[high])
 
 
