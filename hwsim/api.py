@@ -367,8 +367,8 @@ def predict(file: str | Path, hardware: str | None = None) -> Predictions:
 
 SIMULATE_DEFAULTS: Mapping[str, Any] = {
     "trace": None, "rate": None, "requests": None, "arrivals": "poisson", "prompt": "1024", "output": "256",
-    "lengths": "lognormal", "seed": 0, "policy": "vllm", "max_batch": None, "chunk": None, "queue": "fcfs", "replicas": 1,
-    "router": "round_robin", "slo": None, "prefill_pool": 0, "capacity": False, "attainment": 0.9, "kv_blocks": None,
+    "lengths": "lognormal", "seed": 0, "policy": "vllm", "max_batch": None, "chunk": None, "queue": "fcfs",
+    "replicas": 1, "router": "round_robin", "slo": None, "prefill_pool": 0, "capacity": False, "attainment": 0.9, "kv_blocks": None,
     "overhead": None, "weights": None, "activations": None, "kv_cache": None, "tp": 1, "pp": 1,
     "efficiency": "calibrated", "steady": False, "table": None, "limits": None, "capacity_tolerance": 0.01,
     "burstiness": 1.0, "closed_loop": None, "application": None, "reference": None, "migration": None,
@@ -520,7 +520,7 @@ def place(workload: str, hardware: str | Sequence[str], **options: Any) -> Place
     options: cut (graph, contiguous), objective (latency, throughput, energy, edp), tiers (memory names, ``"cz120:2"``),
         walk (serial, parallel), rooms (``{"dram": "128 GiB"}``), link, weights (one format or several), activations,
         kv_cache, keep_on_chip, phase, batch, prompt, output, efficiency, memory_fraction, budget (``"2 s"``), mapper,
-        what_if (of one device).
+        what_if (of one device), explain (what one more GiB or GB/s would buy).
 
     Raises
     ------

@@ -33,7 +33,7 @@ def command(
     seed: Annotated[int, typer.Option("--seed", help="Seed of generated requests.")] = 0,
     policy: Annotated[str, typer.Option("--policy", help=Policies)] = "vllm",
     max_batch: Annotated[int | None, typer.Option("--max-batch", help="Most sequences in a replica [256].")] = None,
-    chunk: Annotated[int | None, typer.Option("--chunk", help="Tokens of an iteration (sarathi [512], vllm_v1).")] = None,
+    chunk: Annotated[int | None, typer.Option("--chunk", help="Tokens of an iteration [sarathi 512].")] = None,
     queue: Annotated[str, typer.Option("--queue", help="fcfs, sjf or priority.")] = "fcfs",
     replicas: Annotated[int, typer.Option("--replicas", help="Engines behind the router.")] = 1,
     router: Annotated[str, typer.Option("--router", help=Routers)] = "round_robin",

@@ -11,17 +11,28 @@ from hwsim.cli import options as o
 
 
 def command(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder with cases.json, or with runs.json.")],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder with cases.json, or with real-engine runs.")],
+    workload: Annotated[str | None, typer.Option("--workload", help="Model of the runs [their settings].")] = None,
+    hw: Annotated[str | None, typer.Option("--hw", help="Hardware of the runs [their settings].")] = None,
+    tp: Annotated[int | None, typer.Option("--tp", help="Tensor-parallel ranks [their settings, else 1].")] = None,
+    policy: Annotated[str | None, typer.Option("--policy", help="Batching policy [vllm_v1].")] = None,
+    chunk: Annotated[int | None, typer.Option("--chunk", help="Tokens of an iteration [the engine's own].")] = None,
+    max_batch: Annotated[int | None, typer.Option("--max-batch", help="Most sequences [the engine's own].")] = None,
+    weights: o.Weights = None,
+    time_unit: Annotated[str | None, typer.Option("--time-unit", help="Unit of bare times: s, ms, us, ns.")] = None,
     format_: o.Format = "table",
     out: o.OutFile = None,
     force: o.Force = False,
 ) -> None:
-    """Every request of every case: largest deviation in TTFT, end-to-end time and restarts. Exit 4 on a miss."""
+    """Every request of every case: largest deviation in TTFT, end-to-end time and restarts; or, for runs of a real
+    engine, median errors of TTFT, time per token and end-to-end time. Exit 4 on a miss."""
+    given: dict[str, Any] = dict(locals())
     form = o.check_format(o.format_of(format_, out), ("table", "json"))
     from hwsim.errors import CheckFailedError
     from hwsim.validation.serving import validate_serving
 
-    document = validate_serving(folder)
+    names = ("workload", "hw", "tp", "policy", "chunk", "max_batch", "weights", "time_unit")
+    document = validate_serving(folder, {name: given[name] for name in names})
     o.emit(o.to_json(document) if form == "json" else render(document), out, force)
     if not document["passed"]:
         raise CheckFailedError("a serving case deviates by more than its tolerance", where=str(folder))
@@ -46,8 +57,23 @@ def render(document: dict[str, Any]) -> str:
 
 
 def _render_runs(document: dict[str, Any]) -> str:
-    lines = [f"{'run':<32}{'requests':>9}{'e2e':>9}{'TTFT':>9}{'TPOT':>9}   median absolute error"]
+    columns = ("e2e", "ttft", "ttft_scheduled", "tpot")
+    heads = ("end to end", "TTFT", "TTFT (sched.)", "TPOT")
+    lines = [f"{'run':<32}{'requests':>9}" + "".join(f"{head:>16}" for head in heads)]
     for run in document["runs"]:
-        errors = "".join(f"{100 * run[name]:>8.1f}%" for name in ("e2e_error", "ttft_error", "tpot_error"))
-        lines.append(f"{run['name']:<32}{run['requests']:>9}{errors}")
+        cells = "".join(_cell(run, name) for name in columns)
+        lines.append(f"{run['name'][:31]:<32}{run['requests']:>9}{cells}")
+    median = document["median"]
+    lines.append(
+        f"{'median of runs':<41}{100 * median['e2e_error']:>14.1f} %{100 * median['ttft_error']:>14.1f} %"
+        f"{'':>16}{100 * median['tpot_error']:>14.1f} %"
+    )
+    lines.append("median absolute error over requests (bias); bars: end to end 10 %, TTFT 18 %, TPOT 10 %")
     return "\n".join(lines)
+
+
+def _cell(run: dict[str, Any], name: str) -> str:
+    if f"{name}_bias" not in run:
+        return f"{'-':>16}"
+    error, bias = 100 * run[f"{name}_error"], 100 * run[f"{name}_bias"]
+    return f"{error:>7.1f} %{f'({bias:+.1f})':>7}"

@@ -177,14 +177,15 @@ class VLLM1(Sarathi):
     ahead: int = 1
     noticed: int = 0
     overlooked: bool = False
+    planned_s: float = -1.0
 
     def plan(self, replica: Replica) -> Plan:
         idle = not (self.ahead and (replica.decodes or replica.prefilling))
         if idle:
-            self.noticed = len(replica.waiting)
+            self.noticed, self.planned_s = len(replica.waiting), replica.now_s
         answer = Sarathi.plan(self, replica)
         self.overlooked = self.noticed < len(replica.waiting) and self.ahead > 0
-        self.noticed = len(replica.waiting)
+        self.noticed, self.planned_s = len(replica.waiting), replica.now_s
         return answer
 
     def admit(self, replica: Replica, budget: int, chunks: list[tuple[Request, int]]) -> None:
@@ -193,6 +194,8 @@ class VLLM1(Sarathi):
         while self.noticed > 0 and waiting and budget > 0 and kv.holders < self.cap and replica.fits(waiting[0]):
             self.noticed -= 1
             request = replica.admit()
+            if request is not None and not request.restarts:
+                replica.record.scheduled_s[request.index] = self.planned_s
             if request is not None:
                 tokens = min(request.prefill - request.processed, budget)
                 budget -= tokens

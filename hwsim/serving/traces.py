@@ -8,6 +8,7 @@ Known CSV headers (``.gz`` allowed) and JSON lines:
 - Vidur: arrived_at, num_prefill_tokens, num_decode_tokens
 - Mooncake (JSON lines): timestamp (ms), input_length, output_length, hash_ids
 - ServeGen: timestamp, input_tokens, output_tokens
+- LLMServingSim (JSON lines): arrival_time_ns, input_toks, output_toks
 """
 
 from __future__ import annotations
@@ -97,6 +98,7 @@ SCHEMAS: Final = (
     Schema("burstgpt", "Timestamp", "Request tokens", "Response tokens"),
     Schema("vidur", "arrived_at", "num_prefill_tokens", "num_decode_tokens"),
     Schema("servegen", "timestamp", "input_tokens", "output_tokens"),
+    Schema("llmservingsim", "arrival_time_ns", "input_toks", "output_toks", lambda t: float(t) / 1e9),
     Schema("mooncake", "timestamp", "input_length", "output_length", lambda t: float(t) / 1000.0, prefix="hash_ids"),
 )
 

@@ -54,8 +54,10 @@ class CaseScore:
         return {**asdict(self), "passed": self.passed}
 
 
-def validate_serving(folder: Path | str) -> dict[str, Any]:
+def validate_serving(folder: Path | str, settings: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Run every case of `folder`; a document with one row a case and the overall verdict.
+
+    `settings` (workload, hw, tp, policy ...) complete or override those of real-engine runs.
 
     Raises
     ------
@@ -65,7 +67,7 @@ def validate_serving(folder: Path | str) -> dict[str, Any]:
     if not (folder / "cases.json").is_file():
         from hwsim.validation.serving_runs import validate_runs
 
-        return validate_runs(folder)
+        return validate_runs(folder, settings)
     spec = _json(folder / "cases.json")
     cases = spec.get("cases")
     if not isinstance(cases, list) or not cases:

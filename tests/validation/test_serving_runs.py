@@ -1,0 +1,128 @@
+"""Runs of real engines: column names, units and clocks; a run that the simulator itself made scores zero."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hwsim.cli.main import run as command_line
+from hwsim.errors import InputError
+from hwsim.serving.arrivals import generate
+from hwsim.validation.run_columns import classify, is_measured, read_measured
+from hwsim.validation.serving_runs import Run, named, simulated, validate_runs
+
+SETTINGS = {"model": "meta-llama/Llama-3.1-8B", "hardware": "RTX 4090", "engine": {"max_num_seqs": 64}}
+STEM = ("arrival_s", "input_tokens", "output_tokens")
+
+
+def write(path: Path, header: tuple[str, ...], rows: list[tuple[object, ...]]) -> None:
+    with path.open("w", newline="") as text:
+        csv.writer(text).writerows([header, *rows])
+
+
+@pytest.fixture(scope="module")
+def made() -> tuple[list[tuple[object, ...]], dict[str, np.ndarray]]:
+    """A trace of 40 requests and what the simulator says of it."""
+    trace = generate(3.0, 40, seed=4)
+    rows = list(zip(trace.arrival_s, trace.prompt, trace.output, strict=True))
+    result = simulated(Run("x", named(SETTINGS), Path("x")), trace)
+    return rows, {name: result.column(name).copy() for name in ("arrival_s", "scheduled_s", "first_s", "end_s")}
+
+
+def folder_of(tmp_path: Path, made: object, header: tuple[str, ...], scale: float, shift: float) -> Path:
+    rows, times = made  # type: ignore[misc]
+    write(tmp_path / "trace.csv", STEM, rows)
+    measured = [(times[n] * scale + shift).tolist() for n in ("scheduled_s", "first_s", "end_s")]
+    write(tmp_path / "requests.csv", header, list(zip(*measured, strict=True)))
+    (tmp_path / "run.json").write_text(json.dumps(SETTINGS))
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("header", "scale", "shift"),
+    [
+        (("scheduled_s", "first_token_s", "last_token_s"), 1.0, 0.0),
+        (("Scheduled Time (ms)", "First Token Time (ms)", "Last Token Time (ms)"), 1e3, 0.0),
+        (("scheduled_ts", "first_token_ts", "last_token_ts"), 1.0, 9.1e5),
+        (("scheduledTs", "firstTokenTs", "finishedTs"), 1e9, 1.7e18),
+    ],
+)
+def test_names_units_and_clocks(
+    header: tuple[str, ...], scale: float, shift: float, made: object, tmp_path: Path
+) -> None:
+    """A shifted clock costs the wait of the request that waited least, at most the front end."""
+    (run,) = validate_runs(folder_of(tmp_path, made, header, scale, shift))["runs"]
+    loose = 0.25 if shift else 1e-6
+    assert run["requests"] == 40
+    assert run["ttft_error"] < loose
+    assert run["e2e_error"] < loose / 10 if shift else run["e2e_error"] < 1e-6
+    assert run["tpot_error"] < 1e-3
+    assert run["ttft_scheduled_error"] < 1e-3
+
+
+def test_a_table_with_arrivals_and_counts_needs_no_trace(made: object, tmp_path: Path) -> None:
+    rows, times = made  # type: ignore[misc]
+    table = [
+        (i, 1e6 * a, p, o, 1e3 * (f - a), 1e3 * (e - a), "[0.1, 0.2]")
+        for i, ((a, p, o), f, e) in enumerate(zip(rows, times["first_s"], times["end_s"], strict=True))
+    ]
+    header = ("request_id", "arrival_time_us", "prompt_len", "output_len", "ttft_ms", "e2e_latency_ms", "itl")
+    write(tmp_path / "vllm.csv", header, table[::-1])
+    (run,) = validate_runs(tmp_path, {"workload": "llama-3.1-8b", "hw": "rtx4090", "max_batch": 64})["runs"]
+    assert max(run[f"{name}_error"] for name in ("e2e", "ttft", "tpot")) < 1e-6
+    assert "ttft_scheduled_error" not in run
+
+
+def test_a_slower_engine_is_a_miss_with_its_bias(made: object, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    rows, times = made  # type: ignore[misc]
+    write(tmp_path / "trace.csv", STEM, rows)
+    arrival = times["arrival_s"]
+    slow = zip(arrival + 1.5 * (times["first_s"] - arrival), arrival + 1.5 * (times["end_s"] - arrival), strict=True)
+    write(tmp_path / "measured.csv", ("first_token_s", "last_token_s"), list(slow))
+    (tmp_path / "engine.yaml").write_text("model: llama-3.1-8b\ngpu: rtx4090\nmax_num_seqs: 64\n")
+    assert command_line(["validate", "serving", str(tmp_path)]) == 4
+    text = capsys.readouterr().out
+    assert "33.3 %(-33.3)" in text.replace("% (", "%(")
+
+
+def test_runs_in_subfolders_share_what_lies_above(made: object, tmp_path: Path) -> None:
+    rows, times = made  # type: ignore[misc]
+    write(tmp_path / "trace.csv", STEM, rows)
+    (tmp_path / "model.yaml").write_text("model: llama-3.1-8b\nmax_num_seqs: 64\n")
+    for gpu in ("rtx4090", "h100"):
+        below = tmp_path / gpu
+        below.mkdir()
+        write(below / "out.csv", ("first_token_s", "last_token_s"), list(zip(times["first_s"], times["end_s"])))
+        (below / "hw.yaml").write_text(f"hardware: {gpu}\n")
+    runs = {run["name"]: run for run in validate_runs(tmp_path)["runs"]}
+    assert runs["rtx4090"]["e2e_error"] < 1e-6 < runs["h100"]["e2e_error"]
+
+
+def test_what_is_missing_is_named(made: object, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="neither cases"):
+        validate_runs(tmp_path)
+    rows, _ = made  # type: ignore[misc]
+    write(tmp_path / "trace.csv", STEM, rows)
+    write(tmp_path / "measured.csv", ("first_token_s", "last_token_s"), [(1.0, 2.0)])
+    with pytest.raises(InputError, match="differ in length"):
+        validate_runs(tmp_path)
+    write(tmp_path / "measured.csv", ("first_token_s", "last_token_s"), [(1.0, 2.0)] * 40)
+    with pytest.raises(InputError, match="no workload"):
+        validate_runs(tmp_path)
+    write(tmp_path / "measured.csv", ("first_token_s", "last_token_s"), [(1.0, "soon")] * 40)
+    with pytest.raises(InputError, match="not a number"):
+        read_measured(tmp_path / "measured.csv")
+
+
+def test_classification_takes_the_unit_off_the_name() -> None:
+    found = classify(["TTFT (ms)", "arrival_time_ns", "last_token_time", "inputTokens"])
+    assert found["ttft"] == ("TTFT (ms)", 1e-3)
+    assert found["arrival"] == ("arrival_time_ns", 1e-9)
+    assert found["last"] == ("last_token_time", None)
+    assert found["prompt"][0] == "inputTokens"
+    assert is_measured(["ttft", "e2e"])
+    assert not is_measured(["arrival_s", "input_tokens", "output_tokens"])
