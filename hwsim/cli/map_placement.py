@@ -45,6 +45,9 @@ def command(
     keep: Annotated[
         bool, typer.Option("--keep-on-chip", help="Also decide which tensors stay on chip between operators.")
     ] = False,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="What one more GiB, GB/s or a faster device would buy.")
+    ] = False,
     phase: Annotated[str | None, typer.Option("--phase", help="One phase [the whole request].")] = None,
     batch: o.Batch = 1,
     prompt: o.Prompt = None,
@@ -74,6 +77,7 @@ def command(
         activations=activations,
         kv_cache=kv_cache,
         keep_on_chip=keep,
+        explain=explain,
         phase=phase,
         batch=batch,
         prompt=prompt,

@@ -8,6 +8,7 @@ from hwsim.report.table import grid, render
 from hwsim.units import gib, si
 
 MOST_TRANSFERS = 6
+LEAST_GAIN = 1e-6  # relative: what gains less is not listed
 _NAMES = {
     "time_s": "time",
     "ttft_s": "prefill (TTFT)",
@@ -20,6 +21,7 @@ _NAMES = {
     "energy_j": "dynamic energy",
     "optimizer_s": "optimizer",
 }
+_UNITS = {"energy": "J", "edp": "J s"}
 _GOALS = {
     "latency": "time of the whole request",
     "throughput": "time of the busiest device (a request leaves as often)",
@@ -37,7 +39,9 @@ def placement_table(document: dict[str, Any]) -> str:
     else:
         parts += [_stages(d) if d["kind"] == "contiguous" else _devices(d), "", _operators(d)]
         parts += ["", _transfers(d)] if d["transfers"] else []
-    parts += ["", "binds: " + "; ".join(d["binding"]), "", _baselines(d), "", _solver(d)]
+    parts += ["", "binds: " + "; ".join(d["binding"]), ""]
+    parts += [_what_ifs(d), ""] if d.get("what_if") else []
+    parts += [_baselines(d), "", _solver(d)]
     parts += [f"warning: {text}" for text in d.get("warnings", ())]
     return render(*parts)
 
@@ -136,7 +140,7 @@ def _phases(d: dict[str, Any]) -> Any:
 
 
 def _baselines(d: dict[str, Any]) -> Any:
-    unit = {"energy": "J", "edp": "J s"}.get(d["objective"], "s")
+    unit = _UNITS.get(d["objective"], "s")
     best = d["report"]["objective"]
     body = [("this placement", si(best, unit), "1", "")]
     for row in d["baselines"]:
@@ -144,6 +148,19 @@ def _baselines(d: dict[str, Any]) -> Any:
         ratio = "-" if row["ratio"] is None else f"{row['ratio']:.4g}"
         body.append((row["name"], value, ratio, row["why"]))
     return grid(("beside it", d["objective"], "x best", ""), body, left=(0, 3))
+
+
+def _what_ifs(d: dict[str, Any]) -> Any:
+    unit = _UNITS.get(d["objective"], "s")
+    best = d["report"]["objective"]
+    gains = [r for r in d["what_if"] if r["gain"] > LEAST_GAIN * best]
+    body = [
+        (r["change"], si(r["value"], unit), f"{100 * r['gain'] / best:.3g} %", "" if r["proved"] else "not proved")
+        for r in gains
+    ]
+    idle = len(d["what_if"]) - len(gains)
+    body += [(f"{idle} other changes", "", "nothing", "")] if idle else []
+    return grid(("what if", d["objective"], "gain", ""), body, left=(0, 3))
 
 
 def _solver(d: dict[str, Any]) -> str:

@@ -325,3 +325,21 @@ def test_more_cards_are_a_what_if(capsys: pytest.CaptureFixture[str]) -> None:
     assert three["tiers"][1]["modules"] == 3
     assert three["tiers"][1]["room_bytes"] == 3 * one["tiers"][1]["room_bytes"]
     assert three["metrics"]["optimizer_s"]["value"] < one["metrics"]["optimizer_s"]["value"]
+
+
+def test_what_a_larger_machine_would_buy(capsys: pytest.CaptureFixture[str]) -> None:
+    nodes = _tiers("llama-2-70b", "--hw", "h100-pcie", "--hw", "xeon-8480", "--explain", capsys=capsys)
+    gains = {row["change"]: row["gain"] for row in nodes["what_if"]}
+    best = nodes["report"]["objective"]
+    assert len(gains) == 5 and all(gain >= -1e-4 * best for gain in gains.values())
+    assert gains["1 GiB more memory of h100-pcie"] > 100 * abs(gains["1 GiB more memory of xeon-8480"])
+    host = next(s for s in nodes["sites"] if s["name"] == "xeon-8480")
+    assert gains["xeon-8480 10 % faster"] >= host["compute_s"] * (1 - 1 / 1.1) * (
+        1 - 1e-9
+    )  # at least with the same cut
+    away = _tiers("mixtral-8x7b", "--hw", "a40", "--tier", "ddr5", "--explain", capsys=capsys)
+    gains = {row["change"]: row["gain"] for row in away["what_if"]}
+    assert gains["1 GB/s more of the pcie link"] == pytest.approx(away["report"]["objective"] / 33, rel=1e-6)
+    assert gains["1 GiB more of ddr5-4800-8ch"] == pytest.approx(0, abs=1e-6)
+    assert run(["map", "mixtral-8x7b", "--mapper", "placement", "--hw", "a40", "--tier", "ddr5", "--explain"]) == 0
+    assert "3 other changes" in capsys.readouterr().out

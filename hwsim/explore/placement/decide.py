@@ -14,6 +14,7 @@ from hwsim.errors import InputError, unknown_name
 from hwsim.explore.placement.devices import Member, members_of
 from hwsim.explore.placement.phases import Request, check_request
 from hwsim.explore.placement.price import Options, Priced, price
+from hwsim.explore.placement.whatif import what_ifs
 from hwsim.frontends.catalog import resolve_model
 from hwsim.ir.mapped import SolverReport
 from hwsim.mapping.placement.answer import OBJECTIVES, Staging, known_objective
@@ -26,6 +27,7 @@ from hwsim.units import gib
 
 CUTS = ("graph", "contiguous")
 SCHEMA = "hwsim/placement@1"
+Described = tuple[dict[str, Any], tuple[GraphProblem | Chain, SolverReport]]
 
 
 def place_model(
@@ -38,6 +40,7 @@ def place_model(
     objective: str = "latency",
     mapper: str = "placement",
     budget_s: float | None = None,
+    explain: bool = False,
 ) -> dict[str, Any]:
     """Operators of `workload` on the devices of `hardware` (accelerators and nodes, companions included).
 
@@ -45,7 +48,8 @@ def place_model(
     ----------
     cut: ``graph`` (every operator of every layer anywhere) or ``contiguous`` (pipeline stages).
     objective: ``latency`` and ``energy`` of a request, ``throughput`` (time of the busiest device), ``edp``.
-    budget_s: wall seconds of the mapper; None: until proved.
+    budget_s: wall seconds of the mapper; None: until proved. explain: also ask what a larger machine would buy
+        (as many seconds again).
 
     Raises
     ------
@@ -75,7 +79,9 @@ def place_model(
         "scenario": _scenario(request, options),
     }
     describe = _graph if cut == "graph" else _stages
-    body = describe(priced, objective, loaded.mapper, budget_s)
+    body, solved = describe(priced, objective, loaded.mapper, budget_s)
+    if explain:
+        body["what_if"] = what_ifs(solved[0], objective, loaded.mapper, solved[1], budget_s)
     return {**head, **body, "links": _links(priced), "seconds": time.perf_counter() - begun}
 
 
@@ -91,7 +97,7 @@ def _known_rooms(members: Sequence[Member], options: Options) -> None:
             raise unknown_name("device", name, known, where="--room")
 
 
-def _graph(priced: Priced, objective: str, mapper: Any, budget_s: float | None) -> dict[str, Any]:
+def _graph(priced: Priced, objective: str, mapper: Any, budget_s: float | None) -> Described:
     problem = priced.whole
     answer = mapper.map(problem, objective, budget_s)
     report = verified(problem, objective, answer)
@@ -100,7 +106,7 @@ def _graph(priced: Priced, objective: str, mapper: Any, budget_s: float | None) 
     others = [_alone(problem, s, objective) for s in range(len(problem.sites))]
     others.append(_row("greedy", problem, greedy(problem, objective), objective))
     others.append(_proved_stages(problem, objective, mapper, budget_s))
-    return {
+    body = {
         "metrics": _metrics(cost, phases, _band(priced, answer.choice, cost)),
         "sites": _sites(problem, cost, answer.choice),
         "operators": _operators(problem, answer.choice),
@@ -109,9 +115,10 @@ def _graph(priced: Priced, objective: str, mapper: Any, budget_s: float | None) 
         "baselines": [_against(r, cost.value(objective)) for r in others],
         "report": plain_report(report),
     }
+    return body, (problem, report)
 
 
-def _stages(priced: Priced, objective: str, mapper: Any, budget_s: float | None) -> dict[str, Any]:
+def _stages(priced: Priced, objective: str, mapper: Any, budget_s: float | None) -> Described:
     problem = priced.whole
     chain = chain_of(problem, objective)
     answer: Staging = mapper.map(chain, objective, budget_s)
@@ -126,7 +133,7 @@ def _stages(priced: Priced, objective: str, mapper: Any, budget_s: float | None)
     by_site = _by_site(cost, answer.order, len(problem.sites))
     others = [_alone(problem, s, objective) for s in range(len(problem.sites))]
     others.append(_equal(chain, objective))
-    return {
+    body = {
         "metrics": _metrics(cost, phases, _band(priced, choice, cost)),
         "sites": _sites(problem, by_site, choice),
         "stages": _stage_rows(problem, chain, answer, cost),
@@ -136,6 +143,7 @@ def _stages(priced: Priced, objective: str, mapper: Any, budget_s: float | None)
         "baselines": [_against(r, cost.value(objective)) for r in others],
         "report": plain_report(report),
     }
+    return body, (chain, report)
 
 
 def _choice_of(chain: Chain, answer: Staging, items: int) -> Choice:

@@ -22,7 +22,7 @@ DEFAULTS: Final[dict[str, Any]] = {
     "cut": "graph", "objective": "latency", "tiers": (), "walk": "serial", "rooms": {}, "link": None, "weights": (),
     "activations": None, "kv_cache": None, "keep_on_chip": False, "phase": None, "batch": 1, "prompt": None,
     "output": 128, "efficiency": "calibrated", "memory_fraction": 0.9, "budget": None, "mapper": "placement",
-    "what_if": {},
+    "what_if": {}, "explain": False,
 }  # fmt: skip
 DEFAULT_PROMPT: Final = 512
 Vary = Callable[[Device, Mapping[str, Any]], Device]
@@ -85,7 +85,7 @@ def _read(workload: str, table: dict[str, Any]) -> _Asked:
         link_bytes_per_s=None if table["link"] is None else _quantity(table["link"], "bytes_per_s", "--link"),
     )
     budget = None if table["budget"] is None else _quantity(table["budget"], "time", "--budget")
-    return _Asked(request, options, {"mapper": table["mapper"], "budget_s": budget}, table)
+    return _Asked(request, options, {"mapper": table["mapper"], "budget_s": budget, "explain": table["explain"]}, table)
 
 
 def _quantity(value: Any, dimension: str, where: str) -> float:

@@ -18,6 +18,7 @@ import numpy as np
 
 from hwsim.errors import InfeasibleError, InputError
 from hwsim.explore.placement.decide import SCHEMA, plain_report
+from hwsim.explore.placement.whatif import what_ifs
 from hwsim.mapping.placement.tiers import TierProblem, phase_parts, tier_violations, time_of, used_bytes
 from hwsim.mapping.placement.verify import verified
 from hwsim.mapping.registry import load_mapper
@@ -38,7 +39,9 @@ class Case:
     warnings: tuple[str, ...] = ()
 
 
-def place_case(workload: str, hardware: str, case: Case, *, mapper: str, budget_s: float | None) -> dict[str, Any]:
+def place_case(
+    workload: str, hardware: str, case: Case, *, mapper: str, budget_s: float | None, explain: bool = False
+) -> dict[str, Any]:
     """Let the mapper decide, check it, describe it.
 
     Raises InfeasibleError, SolverError, CheckFailedError as the mapper and `verified` do.
@@ -50,7 +53,7 @@ def place_case(workload: str, hardware: str, case: Case, *, mapper: str, budget_
     answer = loaded.mapper.map(case.problem, "latency", budget_s)  # type: ignore[call-arg,arg-type]
     report = verified(case.problem, "latency", answer)
     shares = answer.shares  # type: ignore[attr-defined]
-    return {
+    document = {
         "schema": SCHEMA,
         "kind": "tiers",
         "workload": workload,
@@ -66,8 +69,10 @@ def place_case(workload: str, hardware: str, case: Case, *, mapper: str, budget_
         "baselines": [_baseline(case.problem, name, rule, report.objective) for name, rule in case.rules.items()],
         "report": plain_report(report),
         "warnings": list(case.warnings),
-        "seconds": time.perf_counter() - begun,
     }
+    if explain:
+        document["what_if"] = what_ifs(case.problem, "latency", loaded.mapper, report, budget_s)
+    return {**document, "seconds": time.perf_counter() - begun}
 
 
 def _metrics(case: Case, shares: Array) -> dict[str, Any]:
