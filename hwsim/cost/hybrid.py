@@ -3,6 +3,8 @@
 - one pass over the weights takes delta = weight bytes / link rate, whatever the number of tokens
 - a pass lasts max(delta, GPU compute, cache bytes / host bandwidth): the three run side by side
 - the GPU is busy once n >= (C_GPU / link) (experts / picked) tokens share a pass
+- steady rate of a host full of requests: pages, with prompts and tokens in every pass, against the baseline that
+  reserves for the longest request and takes prompts first (MoE-Lightning)
 
 Formulas: docs/formulas/hybrid.md.
 """
@@ -76,6 +78,33 @@ def metrics(timelines: Sequence[Timeline]) -> Mapping[str, Bracket]:
         "link_bytes_per_s": Bracket(o["link"]),
         "pass_time_s": Bracket(timelines[-1].time_s),
         "gpu_utilisation": Bracket(plain(_busy(timelines[-1], "gpu") / timelines[-1].time_s)),
+        **{name: Bracket(plain(value)) for name, value in _steady(timelines, prompt, output, cache / context).items()},
+    }
+
+
+def _steady(timelines: Sequence[Timeline], prompt: Num, output: Num, token_bytes: Num) -> dict[str, Num]:
+    """Requests that the host holds, share of the held cache in use, and generated tokens a second.
+
+    lens: a request holds prompt + output/2 tokens on average; each pass brings a token of all of them and the prompts
+    of those that took the place of finished ones. lightning: longest prompt + output is reserved, prompts run first.
+    A pass lasts max(weights over the link, tokens on the GPU, cache on the host).
+    """
+    graph = timelines[-1].graph
+    o = graph.platform.device.extra["offload"]
+    stored = sum((w.stored_bytes * t.count for t in graph.tasks for w in t.operator.weights), 0)
+    room = np.maximum(o["host_memory"] - stored, 0.0) / token_bytes
+    used, lens = prompt + output / 2, o["policy"] == "lens"
+    held = used if lens else o["longest"] * prompt + output
+    requests = room / held
+    on_gpu = _busy(timelines[0], "gpu") / timelines[0].graph.tokens  # of one token
+    sweep, host = _busy(timelines[-1], "link"), requests * used * token_bytes / o["host_bandwidth"]
+    fresh = requests * prompt / output if lens else 0.0
+    step = np.maximum(np.maximum(sweep, (requests + fresh) * on_gpu), host)
+    ahead = 0.0 if lens else np.maximum(sweep, requests * prompt * on_gpu)
+    return {
+        "host_requests": requests,
+        "memory_utilisation": 1.0 if lens else (prompt + output) / held,
+        "host_tokens_per_s": requests * output / (ahead + output * step),
     }
 
 

@@ -119,6 +119,7 @@ RATIO: Final[dict[str, Callable[[Document, Document], float]]] = {
     "latency_reduction": lambda a, b: 1 - _time(a) / _time(b),
     "cycle_reduction": lambda a, b: 1 - metric(a, "pim_cycles") / metric(b, "pim_cycles"),
     "throughput_gain": lambda a, b: ABSOLUTE["throughput_end_to_end"](a) / ABSOLUTE["throughput_end_to_end"](b) - 1,
+    "host_rate_ratio": lambda a, b: metric(a, "host_tokens_per_s") / metric(b, "host_tokens_per_s"),
     "batch_ratio": lambda a, b: metric(a, "split_max_batch") / float(b["memory"]["max_batch"]),
     "power_reduction": lambda a, b: 1 - metric(a, "average_power_w") / metric(b, "average_power_w"),
     "flops_ratio": lambda a, b: _peak(a) / _peak(b),
