@@ -6,17 +6,17 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 __all__ = [
-    "__version__", "compare", "evaluate", "pair", "place", "plan", "plan_stages", "predict", "reproduce", "simulate",
+    "__version__", "compare", "evaluate", "pair", "place", "plan", "plan_stages", "plan_training", "predict", "reproduce", "simulate",
     "speculate", "timeline",
 ]  # fmt: skip
 
 if TYPE_CHECKING:
-    from hwsim.api import compare, evaluate, place, plan, plan_stages, predict, simulate, timeline
+    from hwsim.api import compare, evaluate, place, plan, plan_stages, plan_training, predict, simulate, timeline
     from hwsim.joint import pair, speculate
     from hwsim.reproduction import reproduce
 
 _API = dict.fromkeys(
-    ("compare", "evaluate", "place", "plan", "plan_stages", "predict", "simulate", "timeline"), "hwsim.api"
+    ("compare", "evaluate", "place", "plan", "plan_stages", "plan_training", "predict", "simulate", "timeline"), "hwsim.api"
 ) | {"pair": "hwsim.joint", "speculate": "hwsim.joint", "reproduce": "hwsim.reproduction"}
 
 

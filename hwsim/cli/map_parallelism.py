@@ -39,6 +39,11 @@ def command(
         str | None,
         typer.Option("--chooser", metavar="FILE", help="A layout mapper of your own (docs/recipes/mapper.md)."),
     ] = None,
+    train: Annotated[
+        int | None, typer.Option("--train", metavar="SEQUENCES", help="Training: sequences an optimizer step.")
+    ] = None,
+    zero: Annotated[int, typer.Option("--zero", help="Training: ZeRO stage, 0 to 3.")] = 1,
+    recompute: Annotated[bool, typer.Option("--recompute", help="Training: recompute all activations.")] = False,
     set_: o.Set = None,
     format_: o.Format = "table",
     out: o.OutFile = None,
@@ -58,26 +63,39 @@ def command(
         "efficiency": efficiency,
         "price": price,
     }
+    asked = {"devices": devices, "slo": slo, "budget": budget}
     if stage:
-        _only_stages({"--hw": hw, "--devices": devices, "--slo": slo, "--chooser": chooser, "--budget": budget})
-        sizes = batch or [1]
-        if len(sizes) > 1:
-            raise InputError("stages take one batch", where="--batch", seen=str(sizes), fix="one --batch")
-        result = api.plan_stages(workload, stage, batch=sizes[0], **common)
+        _refuse("--stage", {"--hw": hw, "--train": train, "--chooser": chooser, **_named(asked)})
+        result = api.plan_stages(workload, stage, batch=_one(batch), **common)
+    elif not hw:
+        fix = "--hw dgx-h100, or --stage h100-sxm:4 --stage l40s:4"
+        raise InputError("no hardware given", where="--hw", fix=fix)
+    elif train is not None:
+        _refuse("--train", {"--batch": batch, "--slo": slo, "--budget": budget, "--chooser": chooser, "--price": price})
+        _refuse("--train", {"--kv-cache": kv_cache, "--activations": activations})
+        recipe = {"global_batch": train, "zero": zero, "recompute": recompute, "devices": devices}
+        kept = {name: common[name] for name in ("prompt", "what_if", "efficiency")}
+        result = api.plan_training(workload, hw, weights=weights or "bf16", **recipe, **kept)
     else:
-        if not hw:
-            raise InputError(
-                "no hardware given", where="--hw", fix="--hw dgx-h100, or --stage h100-sxm:4 --stage l40s:4"
-            )
-        asked = {"devices": devices, "objective": objective, "slo": slo, "budget": budget}
-        result = api.plan(workload, hw, batch=tuple(batch or ()), mapper=chooser or mapper, **asked, **common)
+        batches = tuple(batch or ())
+        result = api.plan(workload, hw, batch=batches, mapper=chooser or mapper, objective=objective, **asked, **common)
     o.emit(o.to_json(result.document) if form == "json" else str(result), out, force)
 
 
-def _only_stages(others: dict[str, Any]) -> None:
-    """Options that have no meaning for given stages are refused, not ignored."""
+def _named(asked: dict[str, Any]) -> dict[str, Any]:
+    return {f"--{name}": value for name, value in asked.items()}
+
+
+def _one(batch: list[int] | None) -> int:
+    """The one batch of a pipeline of given stages."""
+    sizes = batch or [1]
+    if len(sizes) > 1:
+        raise InputError("stages take one batch", where="--batch", seen=str(sizes), fix="one --batch")
+    return sizes[0]
+
+
+def _refuse(option: str, others: dict[str, Any]) -> None:
+    """Options that have no meaning beside `option` are refused, not ignored."""
     given = [name for name, value in others.items() if value]
     if given:
-        raise InputError(
-            f"--stage names the machine itself: {', '.join(given)} cannot be used with it", where="--stage"
-        )
+        raise InputError(f"{', '.join(given)} cannot be used with {option}", where=option)

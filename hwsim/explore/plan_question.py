@@ -44,7 +44,7 @@ def answer(
             where="--mapper",
             fix="parallelism, or a file whose MAPPER has kind = 'layout'",
         )
-    platform, devices = _sized(platform, asked["devices"])
+    platform, devices = sized(platform, asked["devices"])
     formats = Formats.of(scenario.weights, scenario.activations or None, scenario.kv_cache or None)
     base = replace(
         scenario, weights=formats.weights.name, activations=formats.activations.name, kv_cache=formats.kv_cache.name
@@ -54,7 +54,7 @@ def answer(
     return plan(search, mapper, goal, {**about, "scenario": _scenario(base)})
 
 
-def _sized(platform: Platform, devices: object) -> tuple[Platform, int]:
+def sized(platform: Platform, devices: object) -> tuple[Platform, int]:
     """The platform with as many devices as asked for; a bare device is copied, its link makes the node."""
     if devices is None:
         return platform, platform.count

@@ -38,6 +38,51 @@ def thinned(front: list[Document]) -> list[Document]:
     return [front[round(i * (len(front) - 1) / (_FRONT - 1))] for i in range(_FRONT)]
 
 
+def plan_text(document: Document) -> str:
+    """Text of any plan document."""
+    tables = {"hwsim/stages@1": stages_table, "hwsim/training@1": training_table}
+    return tables.get(document["schema"], parallelism_table)(document)
+
+
+def training_table(document: Document) -> str:
+    """Text of a `hwsim/training@1` document: layouts by tokens per second, with what the step consists of."""
+    best, recipe, c = document["chosen"], document["recipe"], document["considered"]
+    where = f"{document['devices']} devices of {document['hardware']['name']}"
+    head = (
+        f"training {document['workload']['name']} on {where}: {layout_name(best)}, micro-batch {best['micro_batch']}, "
+        f"{best['flop_per_s_device'] / 1e12:.4g} TFLOP/s/device ({best['mfu'] * 100:.3g} % of peak)"
+    )
+    asked = (
+        f"  {recipe['global_batch']} sequences of {recipe['seq']} tokens a step; ZeRO {recipe['zero']}, "
+        f"recomputation {recipe['recompute']}, {recipe['bytes_per_parameter']:.3g} bytes a parameter"
+    )
+    header = (
+        "layout", "micro-batch", "x", "step", "token/s", "TFLOP/s/device", "of peak", "bubble", "gradients",
+        "optimizer", "state", "activations", "of usable",
+    )  # fmt: skip
+    body = [
+        (
+            layout_name(row),
+            str(row["micro_batch"]),
+            str(row["micro_batches"]),
+            si(row["step_s"], "s"),
+            f"{row['tokens_per_s']:,.0f}",
+            f"{row['flop_per_s_device'] / 1e12:.4g}",
+            f"{row['mfu'] * 100:.1f} %",
+            f"{row['bubble'] * 100:.1f} %",
+            si(row["gradients_exposed_s"], "s") if row["gradients_exposed_s"] else "hidden",
+            si(row["optimizer_s"], "s"),
+            gib(row["state_bytes"]),
+            gib(row["activation_bytes"]),
+            gib(row["usable_bytes"]),
+        )
+        for row in document["ranking"]
+    ]
+    counts = f"{c['layouts']} layouts, {c['points']} points, {c['fit']} layouts fit"
+    refused = "; not legal: " + ", ".join(f"{n} {why}" for why, n in c["refused"].items()) if c["refused"] else ""
+    return render(head, asked, "", grid(header, body, (0,)), "", counts + refused).rstrip("\n") + "\n"
+
+
 def stages_table(document: Document) -> str:
     """Text of a `hwsim/stages@1` document: stages with their layers, and what equal shares would give."""
     m, even, s = document["metrics"], document["equal_shares"], document["scenario"]
