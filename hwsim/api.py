@@ -368,8 +368,8 @@ def predict(file: str | Path, hardware: str | None = None) -> Predictions:
 SIMULATE_DEFAULTS: Mapping[str, Any] = {
     "trace": None, "rate": None, "requests": None, "arrivals": "poisson", "prompt": "1024", "output": "256",
     "lengths": "lognormal", "seed": 0, "policy": "vllm", "max_batch": None, "chunk": None, "queue": "fcfs",
-    "replicas": 1, "router": "round_robin", "slo": None, "prefill_pool": 0, "capacity": False, "attainment": 0.9, "kv_blocks": None,
-    "overhead": None, "weights": None, "activations": None, "kv_cache": None, "tp": 1, "pp": 1,
+    "replicas": 1, "router": "round_robin", "slo": None, "prefill_pool": 0, "capacity": False, "attainment": 0.9,
+    "kv_blocks": None, "overhead": None, "weights": None, "activations": None, "kv_cache": None, "tp": 1, "pp": 1,
     "efficiency": "calibrated", "steady": False, "table": None, "limits": None, "capacity_tolerance": 0.01,
     "burstiness": 1.0, "closed_loop": None, "application": None, "reference": None, "migration": None,
     "autoscale": None, "failures": None, "partition": None, "queue_limit": None, "decode_hw": None,

@@ -96,7 +96,7 @@ def test_runs_in_subfolders_share_what_lies_above(made: object, tmp_path: Path) 
     for gpu in ("rtx4090", "h100"):
         below = tmp_path / gpu
         below.mkdir()
-        write(below / "out.csv", ("first_token_s", "last_token_s"), list(zip(times["first_s"], times["end_s"])))
+        write(below / "out.csv", ("first_token_s", "last_token_s"), list(zip(times["first_s"], times["end_s"], strict=True)))
         (below / "hw.yaml").write_text(f"hardware: {gpu}\n")
     runs = {run["name"]: run for run in validate_runs(tmp_path)["runs"]}
     assert runs["rtx4090"]["e2e_error"] < 1e-6 < runs["h100"]["e2e_error"]
