@@ -19,6 +19,7 @@ from hwsim.mapping.machine import Level, Machine
 MOST_WORDS_PER_MAC: Final = 7.0
 PJ_PER_J: Final = 1e12
 FLOP_PER_MAC: Final = 2
+PEAK_ROUNDING: Final = 0.005  # peaks and clocks of datasheets have about three digits (assumption)
 PREFERRED: Final = ("bf16", "fp16")
 COUNTINGS: Final = ("timeloop", "drains")
 
@@ -59,10 +60,28 @@ def machine_of(
     bits = word_bits or float(re.findall(r"\d+", unit.dtype)[0])
     a_cycle = float(unit.peak_flop_per_s) / (FLOP_PER_MAC * clock) * (1 + 1e-9)
     units = min(int(device.units), max(int(a_cycle), 1))  # a type that needs several units a product has fewer of them
-    levels = _levels(device, clock, bits, (units, int(a_cycle / units)), bypass)
+    levels = _levels(device, clock, bits, (units, whole_array(a_cycle / units)), bypass)
     energy = float(unit.energy_j_per_flop) * FLOP_PER_MAC * PJ_PER_J
     notes = (f"{unit.dtype} operands",)
     return Machine(device.name, levels, energy, clock, bits, drain_reads=counting == "drains", notes=notes)
+
+
+def whole_array(multipliers: float) -> int:
+    """Multipliers of a core from a peak and a clock that a datasheet rounded.
+
+    Arrays have sides of powers of two, and a count a little short of the real one would leave half of such an array
+    idle: within `PEAK_ROUNDING` the count with the most factors of two is taken, the nearest of equals.
+    """
+    exact = int(multipliers * (1 + 1e-9))
+    if exact < 2 or exact.bit_count() == 1:
+        return max(exact, 1)
+    low, high = math.ceil(multipliers * (1 - PEAK_ROUNDING)), math.floor(multipliers * (1 + PEAK_ROUNDING))
+    for power in range(exact.bit_length(), -1, -1):
+        step = 1 << power
+        near = [c * step for c in range(-(-low // step), high // step + 1) if c > 0]
+        if near:
+            return min(near, key=lambda count: abs(count - multipliers))
+    return exact
 
 
 def _compute(device: Device, dtype: str | None) -> ComputeUnit:
