@@ -21,11 +21,14 @@ from hwsim.explore.placement.phases import Request, formats_of, phase_graphs
 from hwsim.explore.placement.price import Options, price
 from hwsim.explore.placement.tensors import place_case
 from hwsim.frontends.catalog import load_model
+from hwsim.mapping.blocks.fold import runs, unrolled
 from hwsim.mapping.placement.baselines import alone
+from hwsim.mapping.placement.place import place_graph
 from hwsim.mapping.placement.problem import cost_of
 from hwsim.mapping.placement.tier_baselines import aware, interleave, nearest_first
 from hwsim.mapping.placement.tiers import Phase, phase_parts, place_tiers, tier_violations, time_of
 from hwsim.schema.loader import load_accelerator
+from tests.mapping.placement_cases import unrolled_problem
 
 GIB = 2**30
 MINE = """
@@ -124,6 +127,24 @@ def test_precision_and_chip_memory_are_choices() -> None:
     tight = place_model("llama-2-7b", ["a40", "xeon-8380"], options=Options(rooms=(("a40", 8 * GIB),)))
     assert tight["sites"][0]["used_bytes"] <= 8 * GIB
     assert any("memory of a40" in text for text in tight["binding"])
+
+
+@pytest.mark.parametrize(("name", "room_gib"), [("gpt2", 0.2), ("t5-base", 0.35), ("deepseek-v2-lite", 9.0)])
+def test_folded_layers_of_real_models_lose_almost_nothing(name: str, room_gib: float) -> None:
+    options = Options(rooms=(("rtx4090", room_gib * GIB),))
+    problem = price(load_model(name), members_of(["rtx4090", "core-i9-13900k"]), Request(1, 128, 32), options).whole
+    folded, exact = place_graph(problem, budget_s=10.0), place_graph(unrolled_problem(problem), budget_s=10.0)
+    assert folded.report.bound <= exact.report.objective * (1 + 1e-9)
+    assert folded.report.objective >= exact.report.bound * (1 - 1e-9)
+    assert folded.report.gap < 5e-3
+    # the same layers cost the same in both forms
+    order = unrolled(runs([i.block for i in problem.items], [i.copies for i in problem.items]))
+    mine = cost_of(problem, folded.choice)
+    flat = unrolled_problem(problem)
+    sites = [problem.column_site[folded.choice[i][c]] for i, c in order]
+    picked = tuple(np.flatnonzero((flat.column_item == at) & (flat.column_site == s)) for at, s in enumerate(sites))
+    assert cost_of(flat, picked).time_s == pytest.approx(mine.time_s, rel=1e-12)
+    assert cost_of(flat, picked).memory_bytes == pytest.approx(mine.memory_bytes, rel=1e-12)
 
 
 def test_links_are_those_of_the_devices() -> None:
