@@ -12,6 +12,7 @@ from hwsim.cli import options as o
 
 def command(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder with e2e_serving.csv, or one such file.")],
+    simulated: Annotated[bool, typer.Option("--simulate", help="Replay the closed loops request by request.")] = False,
     format_: Annotated[str, typer.Option("--format", "-f", help="table, json or csv.")] = "table",
     out: o.OutFile = None,
     force: o.Force = False,
@@ -20,7 +21,7 @@ def command(
     form = o.check_format(o.format_of(format_, out), ("table", "json", "csv"))
     from hwsim.validation.endtoend import validate_endtoend
 
-    document = validate_endtoend(folder)
+    document = validate_endtoend(folder, simulated=simulated)
     for reason, rows in document["skipped"].items():
         o.note(f"left out {rows} rows: {reason}")
     text = o.to_json(document) if form == "json" else lines(document["rows"], "," if form == "csv" else "  ")

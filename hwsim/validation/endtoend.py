@@ -122,12 +122,12 @@ def predict_runs(runs: Sequence[Run]) -> Report:
     groups: dict[tuple[str, str, str, int, int], list[Run]] = {}
     skipped: dict[str, int] = {}
     for run in runs:
-        reason = _unusable(run)
+        reason = unusable(run)
         if reason:
             skipped[reason] = skipped.get(reason, 0) + 1
         else:
             tp = int(run.number("tp"))
-            groups.setdefault((run.text["model"], run.text["gpu"], run.weights, tp, _expert_ranks(run, tp)), []).append(
+            groups.setdefault((run.text["model"], run.text["gpu"], run.weights, tp, expert_ranks(run, tp)), []).append(
                 run
             )
     scored: list[Scored] = []
@@ -139,7 +139,7 @@ def predict_runs(runs: Sequence[Run]) -> Report:
     return Report(tuple(sorted(scored, key=lambda s: s.run.line)), skipped)
 
 
-def _unusable(run: Run) -> str:
+def unusable(run: Run) -> str:
     """Why a row has no prediction, or nothing."""
     if run.text.get("mode", "agg") != "agg":
         return f"mode {run.text['mode'][:20]}: not a closed loop on one deployment"
@@ -149,7 +149,8 @@ def _unusable(run: Run) -> str:
     return "pipeline parallel" if run.number("pp") > 1 else ""
 
 
-def _expert_ranks(run: Run, tp: int) -> int:
+def expert_ranks(run: Run, tp: int) -> int:
+    """Expert-parallel ranks of a run, at most its tensor-parallel ones."""
     ranks = run.number("moe_ep")
     return int(min(ranks, tp)) if np.isfinite(ranks) and ranks > 1 else 1
 
@@ -190,28 +191,53 @@ def node_of(gpu: str, ranks: int) -> Platform:
     return alone.with_(count=ranks)
 
 
-def validate_endtoend(path: Path | str) -> dict[str, Any]:
-    """Score a file, or ``e2e_serving.csv`` of a folder: one row a model, engine and concurrency band, and in all."""
+def validate_endtoend(path: Path | str, *, simulated: bool = False) -> dict[str, Any]:
+    """Score a file, or ``e2e_serving.csv`` of a folder: one row a model, engine and concurrency band, and in all.
+
+    `simulated` replays the closed loops in the request-level simulator instead of the closed formulas above.
+    """
     path = Path(path)
     path = path / "e2e_serving.csv" if path.is_dir() else path
-    report = predict_runs(read_runs(path))
-    groups: dict[tuple[str, str, str], list[Scored]] = {}
+    runs = read_runs(path)
+    if simulated:
+        from hwsim.validation.endtoend_loops import simulate_runs
+
+        report = simulate_runs(runs)
+    else:
+        report = predict_runs(runs)
+    groups: dict[tuple[str, str, str, str], list[Scored]] = {}
     for item in report.scored:
+        text = item.run.text
         low = item.run.number("concurrency") <= LOW_CONCURRENCY
         band = f"<= {LOW_CONCURRENCY}" if low else f"> {LOW_CONCURRENCY}"
-        for key in ((item.run.text["model"], item.run.text["backend"], band), ("all", "all", band)):
+        for key in ((text["model"], text["gpu"], text["backend"], band), ("all", "all", "all", band)):
             groups.setdefault(key, []).append(item)
+    for backend in sorted({item.run.text["backend"] for item in report.scored}):
+        groups["all", "all", backend, "all"] = [i for i in report.scored if i.run.text["backend"] == backend]
     if report.scored:
-        groups["all", "all", "all"] = list(report.scored)
-    rows = [{"model": m, "backend": b, "concurrency": c, **score(g)} for (m, b, c), g in sorted(groups.items())]
-    return {"schema": "hwsim/validate-endtoend@1", "file": path.name, "rows": rows, "skipped": dict(report.skipped)}
+        groups["all", "all", "all", "all"] = list(report.scored)
+    rows = [
+        {"model": m, "gpu": u, "backend": b, "concurrency": c, **score(g)} for (m, u, b, c), g in sorted(groups.items())
+    ]
+    return {
+        "schema": "hwsim/validate-endtoend@1",
+        "file": path.name,
+        "method": "simulation" if simulated else "formula",
+        "rows": rows,
+        "skipped": dict(report.skipped),
+    }
 
 
 def score(items: Sequence[Scored]) -> dict[str, float]:
-    """Mean and median absolute percentage error and bias of TPOT and TTFT."""
+    """Mean and median absolute percentage error and bias of TPOT, TTFT and end-to-end time."""
     out: dict[str, float] = {"n": len(items)}
-    for name in ("tpot", "ttft"):
-        ratio = np.array([getattr(s, f"{name}_ms") / s.run.number(f"{name}_ms") for s in items])
+    ours = {name: np.array([getattr(s, f"{name}_ms") for s in items]) for name in ("tpot", "ttft")}
+    theirs = {name: np.array([s.run.number(f"{name}_ms") for s in items]) for name in ours}
+    after = np.array([s.run.number("osl") - 1.0 for s in items])
+    for times in (ours, theirs):
+        times["e2e"] = times["ttft"] + times["tpot"] * after
+    for name in ("tpot", "ttft", "e2e"):
+        ratio = ours[name] / theirs[name]
         error = 100.0 * np.abs(ratio - 1.0)
         out |= {f"{name}_mape_percent": float(error.mean()), f"{name}_median_percent": float(np.median(error))}
         out[f"{name}_bias_percent"] = float(100.0 * (ratio - 1.0).mean())

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from hwsim.errors import InputError, UnknownNameError
-from hwsim.validation import eager, endtoend
+from hwsim.validation import eager, endtoend, endtoend_loops
 
 HEADER = "model,gpu,backend,isl,osl,concurrency,tp,ttft_ms,tpot_ms,mode"
 
@@ -101,3 +101,25 @@ def test_serving_runs_meet_the_bars_at_low_concurrency(shared):
     assert row["n"] >= 90
     assert row["tpot_mape_percent"] <= 15.0
     assert row["ttft_mape_percent"] <= 30.0
+
+
+def test_simulated_loops_follow_the_physics(tmp_path):
+    path = runs(tmp_path, *(f"llama-3.1-8b,h100,vllm,1024,128,{c},1,100,10,agg" for c in (1, 4, 32)))
+    document = endtoend.validate_endtoend(path, simulated=True)
+    assert document["method"] == "simulation"
+    one, few, many = endtoend_loops.simulate_runs(endtoend.read_runs(path)).scored
+    alone, _, _ = predicted(tmp_path, *(f"llama-3.1-8b,h100,vllm,1024,128,{c},1,100,10,agg" for c in (1, 4, 32))).scored
+    assert one.tpot_ms == pytest.approx(alone.tpot_ms, rel=0.03)
+    assert one.tpot_ms < few.tpot_ms < many.tpot_ms
+    assert one.ttft_ms < few.ttft_ms < many.ttft_ms
+
+
+@pytest.mark.long
+@pytest.mark.shared
+def test_simulated_vllm_runs_meet_the_bars(shared):
+    document = endtoend.validate_endtoend(shared / "measured", simulated=True)
+    row = next(r for r in document["rows"] if r["backend"] == "vllm" and r["concurrency"] == "all")
+    assert row["n"] >= 80
+    assert row["e2e_median_percent"] <= 10.0
+    assert row["tpot_median_percent"] <= 10.0
+    assert row["ttft_median_percent"] <= 18.0

@@ -1,0 +1,118 @@
+"""The closed loops of serving benchmarks, replayed by the request-level simulator.
+
+C clients each wait for their answer and ask again; a benchmark sends a few rounds and averages over all of them, the
+opening burst of C prompts included. Lengths vary by a percent (templates and tokenizers do so on real clients), which
+lets clients of equal length drift apart. The engine is the simulator's own: nothing here knows a queueing formula.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+
+from hwsim.errors import HwsimError
+from hwsim.frontends.catalog import resolve_model
+from hwsim.frontends.formats import Formats
+from hwsim.ir.scenario import Scenario
+from hwsim.serving.front import engine_replica
+from hwsim.serving.sessions import ClosedLoop, serve
+from hwsim.serving.spec import ClusterSpec
+from hwsim.validation.endtoend import Report, Run, Scored, expert_ranks, node_of, unusable
+
+ROUNDS: Final = 6  # requests a client sends; benchmarks send 3 to 10 (a choice among 4, 5, 6, 8 on the DEV rows)
+SPREAD: Final = 0.01  # half width of the lengths, as a share
+TRTLLM_TOKENS: Final = 8192  # max_num_tokens of TensorRT-LLM
+TRTLLM_SEQUENCES: Final = 2048  # its max_batch_size
+MOST_CLIENTS: Final = 4096
+
+Deployment = tuple[str, str, str, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Loop:
+    """What one simulated benchmark needs to know."""
+
+    clients: int
+    prompt: int
+    output: int
+    backend: str
+
+    @property
+    def requests(self) -> tuple[list[int], list[int]]:
+        """Prompt and output tokens of all requests, from one stream of random numbers."""
+        random = np.random.default_rng(0)
+        low, high = 1.0 - SPREAD, 1.0 + SPREAD
+        count = self.clients * ROUNDS
+        drawn = (random.integers(int(low * n), int(high * n) + 1, count) for n in (self.prompt, self.output))
+        prompts, outputs = (np.maximum(1, lengths).tolist() for lengths in drawn)
+        return prompts, outputs
+
+
+def simulate_runs(runs: Sequence[Run]) -> Report:
+    """TTFT and TPOT of every aggregated closed-loop run by simulation; equal runs are simulated once."""
+    skipped: dict[str, int] = {}
+    groups: dict[Deployment, list[Run]] = {}
+    for run in runs:
+        reason = unusable(run) or ("too many clients" if run.number("concurrency") > MOST_CLIENTS else "")
+        if reason:
+            skipped[reason] = skipped.get(reason, 0) + 1
+            continue
+        tp = int(run.number("tp"))
+        key = (run.text["model"], run.text["gpu"], run.weights, tp, expert_ranks(run, tp))
+        groups.setdefault(key, []).append(run)
+    scored: list[Scored] = []
+    for deployment, members in groups.items():
+        try:
+            scored += _simulated(deployment, members)
+        except HwsimError as error:
+            skipped[error.what] = skipped.get(error.what, 0) + len(members)
+    return Report(tuple(sorted(scored, key=lambda s: s.run.line)), skipped)
+
+
+def _simulated(deployment: Deployment, runs: Sequence[Run]) -> list[Scored]:
+    name, gpu, weights, tp, ep = deployment
+    model, platform = resolve_model(name).model, node_of(gpu, tp)
+    formats = Formats.of(weights, "bf16" if weights == "mxfp4" else None, None)
+    scenario = Scenario(
+        1, 1024, 128, formats.weights.name, formats.activations.name, formats.kv_cache.name, tp=tp, ep=ep
+    )
+    longest = int(max((r.number("isl") + r.number("osl")) * (1 + SPREAD) for r in runs)) + 2
+    engines: dict[str, Any] = {}
+    seen: dict[Loop, tuple[float, float]] = {}
+    scored = []
+    for run in runs:
+        backend = run.text["backend"]
+        loop = Loop(int(run.number("concurrency")), int(run.number("isl")), int(run.number("osl")), backend)
+        if backend not in engines:
+            asked = {"longest": longest, **_engine_of(backend)}
+            engines[backend] = engine_replica(model, platform, scenario, formats, **asked).replica
+        if loop not in seen:
+            seen[loop] = replay(loop, _with_slots(engines[backend], loop, dense=model.spec.moe is None))
+        ttft_s, tpot_s = seen[loop]
+        scored.append(Scored(run, ttft_s * 1e3, tpot_s * 1e3))
+    return scored
+
+
+def _engine_of(backend: str) -> Mapping[str, Any]:
+    """Fields of `EngineOptions`: today's vLLM, or one budget for prompts and decodes at TensorRT-LLM's limits."""
+    if backend != "trtllm":
+        return {"policy": "vllm_v1"}
+    return {"policy": "sarathi", "options": {"cap": TRTLLM_SEQUENCES, "chunk": TRTLLM_TOKENS}, "front_end_s": 0.02}
+
+
+def _with_slots(replica: Any, loop: Loop, *, dense: bool) -> Any:
+    """Dense models under TensorRT-LLM 1.0 wait as if the engine had one slot less than clients (see endtoend)."""
+    if loop.backend != "trtllm" or not dense or loop.clients < 2:
+        return replica
+    return replica.with_(options={**replica.options, "cap": min(loop.clients - 1, TRTLLM_SEQUENCES)})
+
+
+def replay(loop: Loop, replica: Any) -> tuple[float, float]:
+    """Mean (TTFT, TPOT) in seconds over all requests of the loop."""
+    prompts, outputs = loop.requests
+    source = ClosedLoop(loop.clients, ROUNDS, 0.0, prompts, outputs)
+    result = serve(source, ClusterSpec([replica]))
+    return float(result.ttft_s.mean()), float(result.tpot_s.mean())
