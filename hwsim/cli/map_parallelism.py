@@ -19,6 +19,9 @@ def command(
     ] = None,
     mapper: Annotated[str, typer.Option("--mapper", help="parallelism.")] = "parallelism",
     devices: Annotated[int | None, typer.Option("--devices", help="Devices to use [all of the machine].")] = None,
+    max_tp: Annotated[
+        int | None, typer.Option("--max-tp", help="No wider tensor groups, e.g. the devices of a node.")
+    ] = None,
     objective: Annotated[
         str, typer.Option("--objective", help="throughput (per device), latency, energy or cost (per token).")
     ] = "throughput",
@@ -63,7 +66,7 @@ def command(
         "efficiency": efficiency,
         "price": price,
     }
-    asked = {"devices": devices, "slo": slo, "budget": budget}
+    asked = {"devices": devices, "slo": slo, "budget": budget, "max_tp": max_tp}
     if stage:
         _refuse("--stage", {"--hw": hw, "--train": train, "--chooser": chooser, **_named(asked)})
         result = api.plan_stages(workload, stage, batch=_one(batch), **common)
@@ -72,7 +75,7 @@ def command(
         raise InputError("no hardware given", where="--hw", fix=fix)
     elif train is not None:
         _refuse("--train", {"--batch": batch, "--slo": slo, "--budget": budget, "--chooser": chooser, "--price": price})
-        _refuse("--train", {"--kv-cache": kv_cache, "--activations": activations})
+        _refuse("--train", {"--kv-cache": kv_cache, "--activations": activations, "--max-tp": max_tp})
         recipe = {"global_batch": train, "zero": zero, "recompute": recompute, "devices": devices}
         kept = {name: common[name] for name in ("prompt", "what_if", "efficiency")}
         result = api.plan_training(workload, hw, weights=weights or "bf16", **recipe, **kept)
@@ -83,7 +86,7 @@ def command(
 
 
 def _named(asked: dict[str, Any]) -> dict[str, Any]:
-    return {f"--{name}": value for name, value in asked.items()}
+    return {f"--{name.replace('_', '-')}": value for name, value in asked.items()}
 
 
 def _one(batch: list[int] | None) -> int:

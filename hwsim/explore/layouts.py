@@ -30,7 +30,10 @@ _FIGURES: Final = ("ttft_s", "tpot_s", "latency_s", "tokens_per_s", "energy_j_pe
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """The question: `base` holds lengths and formats; `batches` are totals over all devices (empty: find them)."""
+    """The question: `base` holds lengths and formats; `batches` are totals over all devices (empty: find them).
+
+    `max_tp`: no wider tensor groups (None: any), e.g. to keep them inside a node.
+    """
 
     model: Any
     platform: Platform
@@ -38,6 +41,7 @@ class Search:
     formats: Any
     devices: int
     batches: tuple[int, ...] = ()
+    max_tp: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +73,9 @@ def cost_layouts(search: Search) -> Costed:
     refused: Counter[str] = Counter(legal.refused)
     groups: dict[tuple[int, int, bool], list[Layout]] = {}
     for layout in legal.layouts:
+        if search.max_tp is not None and layout.tp > search.max_tp:
+            refused["tp above the limit asked for"] += 1
+            continue
         groups.setdefault((layout.tp, layout.ep, layout.sp), []).append(layout)
     kept: list[Layout] = []
     unfit: dict[Layout, float] = {}

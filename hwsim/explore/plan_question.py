@@ -21,6 +21,7 @@ from hwsim.mapping.registry import load_mapper
 
 PLAN_DEFAULTS: Final[Mapping[str, Any]] = {
     "devices": None, "objective": "throughput", "slo": None, "batch": (), "mapper": "parallelism", "budget": None,
+    "max_tp": None,
 }  # fmt: skip
 _MOST_DEVICES: Final = 65_536
 
@@ -49,7 +50,7 @@ def answer(
     base = replace(
         scenario, weights=formats.weights.name, activations=formats.activations.name, kv_cache=formats.kv_cache.name
     )
-    search = Search(model, platform, base, formats, devices, _batches(asked["batch"]))
+    search = Search(model, platform, base, formats, devices, _batches(asked["batch"]), _max_tp(asked["max_tp"]))
     goal = Goal(asked["objective"], limits_of(asked["slo"]), _budget(asked["budget"]))
     return plan(search, mapper, goal, {**about, "scenario": _scenario(base)})
 
@@ -64,6 +65,14 @@ def sized(platform: Platform, devices: object) -> tuple[Platform, int]:
         )
     bare = platform.count == 1 and platform.scale_out is None
     return (platform.with_(count=devices) if bare else platform), devices
+
+
+def _max_tp(limit: object) -> int | None:
+    if limit is None:
+        return None
+    if not isinstance(limit, int) or isinstance(limit, bool) or limit < 1:
+        raise InputError("--max-tp must be a whole number of at least 1", where="max_tp", seen=str(limit)[:40])
+    return limit
 
 
 def _batches(batch: object) -> tuple[int, ...]:

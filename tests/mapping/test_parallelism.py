@@ -282,6 +282,12 @@ def test_infeasible_names_the_limit_and_what_is_missing(hardware: str, options: 
     assert next(iter(error.value.budget.values())) > 0
 
 
+def test_tensor_groups_can_be_kept_narrow() -> None:
+    found = hwsim.plan("llama-3.1-8b", "dgx-h100", devices=8, max_tp=2, objective="latency").document
+    assert max(row["tp"] for row in found["ranking"]) == 2
+    assert found["considered"]["illegal"]["tp above the limit asked for"] > 0
+
+
 def test_both_limits_together_can_be_what_fails() -> None:
     with pytest.raises(InfeasibleError, match="among layouts that keep the ttft limit"):
         hwsim.plan("llama-3.1-8b", "dgx-h100", devices=8, slo="ttft=30ms,tpot=2.6ms", batch=(16,))
@@ -300,6 +306,7 @@ def test_both_limits_together_can_be_what_fails() -> None:
         ({"mapper": "tiling"}, InputError),
         ({"mapper": "nothing-like-it"}, UnknownNameError),
         ({"tp": 2}, InputError),
+        ({"max_tp": 0}, InputError),
         ({"budget": "-1s"}, InputError),
     ],
 )
