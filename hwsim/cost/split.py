@@ -3,6 +3,7 @@
 Queries, keys and values go out and attention comes back once a layer: (2 + 2/G) e d B bytes, G query heads a KV head.
 - model part: generic roofline of the weights' devices; attention: cache bytes / (b x memory rate x share)
 - each layer adds two half round trips of the network and the transfer
+- overlap: attention over earlier tokens runs while the new key and value are computed and sent
 - network rate needed: bytes of a token / (slack x (model + attention time))
 
 Formulas: docs/formulas/hybrid.md.
@@ -13,6 +14,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
+
+import numpy as np
 
 from hwsim.cost import generic
 from hwsim.cost.bracketed import bracketed, plain
@@ -32,8 +35,10 @@ def task_cost(task: Task, platform: Platform) -> TaskCost:
     if task.kind != "attention_decode":
         return generic.task_cost(task, platform)
     ranks = task.choice.get("ranks", 1)  # the memory devices serve all ranks; a task holds the share of one
+    attention = ranks * _cache(task) / (o["devices"] * o["memory_rate"] * o["memory_efficiency"])
+    hidden = np.minimum(attention, _key_value_s(task, platform, o)) if o["overlap"] else 0.0
     parts = {
-        "attention": plain(ranks * _cache(task) / (o["devices"] * o["memory_rate"] * o["memory_efficiency"])),
+        "attention": plain(attention - hidden),
         "network": plain(ranks * transfer_bytes(task) / o["network"] + o["round_trip"]),
     }
     floors = {"attention": _cache(task) / (o["devices"] * o["memory_rate"])}
@@ -73,6 +78,18 @@ def transfer_bytes(task: Task) -> Num:
     width = dims["n_heads"] * (dims["head_dim"] + dims["v_head_dim"])
     added = dims["n_kv_heads"] * (dims["head_dim"] + dims["v_head_dim"])
     return dims["batch"] * (width + added) * 2
+
+
+def _key_value_s(task: Task, platform: Platform, o: Mapping[str, Any]) -> Num:
+    """Projecting the new keys and values of a layer (two of its matrices, by their weights) and sending them.
+
+    This is what attention over earlier tokens can run beside: the query is computed and sent first.
+    """
+    dims, ranks = task.operator.dims, task.choice.get("ranks", 1)
+    width = dims["n_kv_heads"] * (dims["head_dim"] + dims["v_head_dim"])
+    weights = width * ranks * dims["n_heads"] * dims["head_dim"] * 2  # hidden x width, 16-bit, of one rank
+    rate = platform.device.main_memory.read_bytes_per_s * generic.MEMORY_EFFICIENCY
+    return weights / rate + ranks * dims["batch"] * width * 2 / o["network"]
 
 
 def _cache(task: Task) -> Num:

@@ -3,6 +3,8 @@
 - naive: the whole model is read for each token; hybrid: what memory does not hold
 - window: of the feed-forward layers only neurons that are active and not kept from the last tokens; column reads
 - all: as window, with the up and down weights of a neuron stored side by side (one longer read)
+- speculation: what is not reading gets `speculation` times faster, as with weights in memory; reads do not, because
+  the window must hold the neurons of every accepted token anyway
 - a random read of s bytes reaches s / (read_overhead + s / read_stream), at most the sequential rate
 
 Formulas: docs/formulas/memory-beyond-hbm.md.
@@ -39,7 +41,10 @@ def plan(graph: MappedGraph) -> MappedGraph:
     flash = graph.platform.device.extra.get("flash")
     if flash is None:
         raise InfeasibleError(f"{graph.platform.device.name} has no flash section", fix="add flash: to its file")
-    return replace(graph, tasks=tuple(replace(t, choice={**t.choice, **_reads(t, flash)}) for t in graph.tasks))
+    faster = {"faster": flash["speculation"] if graph.phase == "decode" else 1.0}
+    return replace(
+        graph, tasks=tuple(replace(t, choice={**t.choice, **_reads(t, flash), **faster}) for t in graph.tasks)
+    )
 
 
 def task_cost(task: Task, platform: Platform) -> TaskCost:
@@ -53,7 +58,8 @@ def task_cost(task: Task, platform: Platform) -> TaskCost:
     dense = np.maximum(weights * flash["compute_bytes"] / flash["compute_bandwidth"], task.operator.flop / peak)
     share = flash["sparse_compute"] if random else 1.0
     manage = read * flash["manage"] if random else 0.0
-    parts = {"flash": read, "manage": manage, "compute": dense * share}
+    faster = task.choice.get("faster", 1.0)
+    parts = {"flash": read, "manage": manage / faster, "compute": dense * share / faster}
     parts = {name: plain(seconds) for name, seconds in parts.items()}
     energy = dynamic_energy_j(task, platform)
     floors = _floors(task, platform.device, flash)

@@ -148,6 +148,7 @@ class FlashSection(Strict):
     resident: Fraction01  # share of the weights that memory holds
     sparsity: Share  # of the neurons of a feed-forward layer that a token leaves idle
     fresh: Fraction01  # share of the active neurons that the window does not hold yet
+    speculation: Annotated[float, Field(ge=1, le=100, strict=False)] = 1.0  # gain of drafts with all weights in memory
     manage: Ratio  # time to insert and delete neurons, over the time to read them
     sparse_compute: Fraction01  # time of the sparse pass over the dense one
     compute_bytes: Ratio  # bytes of one weight as computed with
@@ -189,6 +190,7 @@ class SplitSection(Strict):
     network: Bandwidth  # measured, one direction
     round_trip: Time
     slack: Fraction01  # share of a step that transfers may take
+    overlap: bool = True  # attention over earlier tokens starts before the new key and value arrive
     price: UsdPerS
 
 

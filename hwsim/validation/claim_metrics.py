@@ -9,14 +9,15 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from hwsim.errors import InputError, unknown_name
+from hwsim.validation import claim_serving
 
 Document = Mapping[str, Any]
 Side = Sequence[Document]
 
 # unit of a claim (first word) -> SI factor
 UNITS: Final = {
-    "ms": 1e-3, "s": 1.0, "us": 1e-6, "token/s": 1.0, "x": 1.0, "fraction": 1.0, "-": 1.0, "": 1.0, "W": 1.0, "%": 0.01,
-    "GB": 1e9, "MB": 1e6, "GB/s": 1e9, "MAC": 1.0, "count": 1.0, "token": 1.0, "request": 1.0, "USD/h": 1.0,
+    "ms": 1e-3, "s": 1.0, "us": 1e-6, "token/s": 1.0, "token/s/GPU": 1.0, "x": 1.0, "fraction": 1.0, "-": 1.0, "": 1.0, "W": 1.0, "%": 0.01,
+    "GB": 1e9, "MB": 1e6, "GB/s": 1e9, "MAC": 1.0, "count": 1.0, "token": 1.0, "request": 1.0, "user": 1.0, "GiB": 1024.0**3, "USD/h": 1.0,
 }  # fmt: skip
 
 
@@ -97,6 +98,7 @@ ABSOLUTE: Final[dict[str, Callable[[Document], float]]] = {
     / float(d["memory"]["kv_cache_bytes"]),
     "decode_mfu": lambda d: _decode_mfu(d),
     "concurrency": lambda d: float(d["memory"]["max_batch"]),
+    **claim_serving.ABSOLUTE,
     "cost_per_hour": lambda d: float(d["provenance"]["price"]["usd_per_hour"]) * float(d["hardware"]["devices"]),
 }  # fmt: skip
 
@@ -117,11 +119,14 @@ RATIO: Final[dict[str, Callable[[Document, Document], float]]] = {
     "tokens_per_dollar_ratio": lambda a, b: metric(b, "cost_usd_per_mtok") / metric(a, "cost_usd_per_mtok"),
     "memory_reduction": lambda a, b: _held(b) / _held(a),
     "latency_reduction": lambda a, b: 1 - _time(a) / _time(b),
+    "token_gain": lambda a, b: metric(b, "tpot_s") / metric(a, "tpot_s"),
+    "token_reduction": lambda a, b: 1 - metric(a, "tpot_s") / metric(b, "tpot_s"),
     "cycle_reduction": lambda a, b: 1 - metric(a, "pim_cycles") / metric(b, "pim_cycles"),
     "throughput_gain": lambda a, b: ABSOLUTE["throughput_end_to_end"](a) / ABSOLUTE["throughput_end_to_end"](b) - 1,
     "host_rate_ratio": lambda a, b: metric(a, "host_tokens_per_s") / metric(b, "host_tokens_per_s"),
     "batch_ratio": lambda a, b: metric(a, "split_max_batch") / float(b["memory"]["max_batch"]),
     "power_reduction": lambda a, b: 1 - metric(a, "average_power_w") / metric(b, "average_power_w"),
+    **claim_serving.RATIO,
     "flops_ratio": lambda a, b: _peak(a) / _peak(b),
     "fp32_flops_ratio": lambda a, b: _single_precision(a) / _single_precision(b),
     "bw_ratio": lambda a, b: _bandwidth(a) / _bandwidth(b),
@@ -153,7 +158,7 @@ def _best_prompt_tokens(side: Side) -> float:
 
 
 # metrics of all settings of a grid together
-GRID: Final[dict[str, Callable[[Side], float]]] = {"best_prompt_tokens": _best_prompt_tokens}
+GRID: Final[dict[str, Callable[[Side], float]]] = {"best_prompt_tokens": _best_prompt_tokens, **claim_serving.GRID}
 
 
 def _bandwidth(d: Document) -> float:
@@ -162,6 +167,9 @@ def _bandwidth(d: Document) -> float:
 
 def predicted(name: str, sides: Sequence[Side]) -> list[float]:
     """Values of the metric over the grid of settings, SI. Raises InputError where it is not defined."""
+    special = claim_serving.with_argument(name, sides)
+    if special is not None:
+        return special
     if len(sides) == 2 and name in RATIO:
         pairs = (
             zip(sides[0], sides[1], strict=True)

@@ -34,3 +34,18 @@ def test_a_host_full_of_requests_fills_the_gpu() -> None:
     """130 tokens a request at 0.8 of 149.7 TFLOP/s (A40) on 12.9 G active weights: the GPU binds."""
     generated = metric("host_tokens_per_s", host_memory="265 GB")
     assert generated * (98 + 32) / 32 == pytest.approx(0.8 * 149.7e12 / (2 * 12.75e9), rel=0.04)
+
+
+def split_step(batch: int, **split: object) -> float:
+    what_if = {f"split.{key}": value for key, value in split.items()}
+    options = {"tp": 2, "check_fit": False, "prompt": 1024, "output": 128}
+    return float(evaluate("llama-65b", "lamina-h100-4xh20", batch=batch, what_if=what_if, **options).tpot_s)
+
+
+def test_overlap_hides_the_new_keys_up_to_the_attention_over_old_ones() -> None:
+    for batch in (1, 16, 128):
+        saved = split_step(batch, overlap=False) - split_step(batch, overlap=True)
+        # two of the layer's matrices at 0.8 of 3.35 TB/s, and 2 x 8192 elements of 2 B a request over 45.7 GB/s
+        most = 80 * (2 * 8192**2 * 2 / 2 / (0.8 * 3.35e12) + batch * 2 * 8192 * 2 / 45.7e9)
+        assert 0 < saved <= most * 1.001
+    assert saved == pytest.approx(most, rel=1e-3)
