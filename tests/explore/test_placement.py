@@ -27,8 +27,8 @@ from hwsim.mapping.placement.place import place_graph
 from hwsim.mapping.placement.problem import cost_of
 from hwsim.mapping.placement.tier_baselines import aware, interleave, nearest_first
 from hwsim.mapping.placement.tiers import Phase, phase_parts, place_tiers, tier_violations, time_of
+from hwsim.mapping.placement.unroll import unrolled_problem
 from hwsim.schema.loader import load_accelerator
-from tests.mapping.placement_cases import unrolled_problem
 
 GIB = 2**30
 MINE = """

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from scipy.optimize import linprog
 
-from hwsim.mapping.blocks.fold import runs, unrolled
 from hwsim.mapping.placement.chain import Chain, cost_of_stages, stage_violations
 from hwsim.mapping.placement.problem import Column, Flow, GraphProblem, Item, Shared, Site, cost_of, violations
 from hwsim.mapping.placement.tiers import Link, Phase, Tensor, Tier, TierProblem
@@ -74,28 +73,6 @@ def enumerate_graph(problem: GraphProblem, objective: str) -> float:
         if not violations(problem, choice):
             best = min(best, cost_of(problem, choice).value(objective))
     return float(best)
-
-
-def unrolled_problem(problem: GraphProblem) -> GraphProblem:
-    """The same problem with every copy of every item an item of its own, in the order of execution."""
-    order = unrolled(runs([i.block for i in problem.items], [i.copies for i in problem.items]))
-    index = {key: at for at, key in enumerate(order)}
-    items = tuple(Item(f"{problem.items[i].name}.{c}") for i, c in order)
-    columns = tuple(replace(x, item=index[i, c]) for i, c in order for x in problem.columns if x.item == i)
-    flows = []
-    for flow in problem.flows:
-        copies = problem.items[flow.source].copies
-        for c in range(copies):
-            sinks = [(j, c) for j in flow.each]
-            sinks += [(j, c + 1) for j in flow.wraps] if c + 1 < copies else []
-            if c + 1 == copies:
-                sinks += [(j, 0) for j in flow.exits]
-                sinks += [(j, n) for j in flow.everywhere for n in range(problem.items[j].copies)]
-            each = tuple(index[key] for key in sinks)
-            if each:
-                flows.append(replace(flow, source=index[flow.source, c], each=each, wraps=(), exits=(), everywhere=()))
-    shared = tuple(replace(t, items=tuple(index[i, 0] for i in t.items)) for t in problem.shared)
-    return replace(problem, items=items, columns=columns, flows=tuple(flows), shared=shared)
 
 
 def enumerate_stages(chain: Chain, objective: str) -> float:

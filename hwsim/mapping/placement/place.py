@@ -15,9 +15,13 @@ from hwsim.mapping.placement.arrange import arrange
 from hwsim.mapping.placement.graph import build
 from hwsim.mapping.placement.polish import can_polish, polish
 from hwsim.mapping.placement.problem import GraphProblem, cost_of
+from hwsim.mapping.placement.unroll import folded_choice, unrolled_problem
 from hwsim.mapping.solve import SolverName
 from hwsim.units import gib
 
+REFINED_ABOVE: Final = 3e-4  # gap that nesting folded layers may leave before they are told apart
+REFINING_S: Final = 2.0  # most seconds for that
+MOST_UNROLLED: Final = 1000  # operators
 POLISHING: Final = 0.15  # share of a budget that is kept for moves on an incumbent that is not proved
 
 
@@ -60,8 +64,33 @@ def _single(
     choice = arrange(problem, target.counts(solution.values), objective)
     if budget_s is not None and polishable and not solution.optimal:
         choice = polish(problem, choice, objective, budget_s * POLISHING)
+    value, bound = cost_of(problem, choice).value(objective), solution.report.bound * unit
+    found = Placement(choice, proved(solution, value, bound, time.perf_counter() - begun))
+    if solution.optimal and found.report.gap > REFINED_ABOVE and _unrolls(problem):
+        return _refined(problem, objective, found, _left(budget_s, begun), solver)
+    return found
+
+
+def _unrolls(problem: GraphProblem) -> bool:
+    """Whether the layers are folded and few enough to be told apart."""
+    folded = int(problem.copies.max()) > 1 and int(problem.copies.sum()) <= MOST_UNROLLED
+    return folded and not any(c.keeps for c in problem.columns)
+
+
+def _refined(
+    problem: GraphProblem, objective: str, found: Placement, left_s: float | None, solver: SolverName
+) -> Placement:
+    """What nesting the layers lost, won back on the unrolled graph where time allows."""
+    limit = REFINING_S if left_s is None else min(left_s, REFINING_S)
+    try:
+        flat = _single(unrolled_problem(problem), objective, limit, solver, time.perf_counter())
+    except SolverError:
+        return found
+    old, new = found.report, flat.report
+    choice = folded_choice(problem, flat.choice) if new.objective < old.objective else found.choice
     value = cost_of(problem, choice).value(objective)
-    return Placement(choice, proved(solution, value, solution.report.bound * unit, time.perf_counter() - begun))
+    seconds = old.seconds + new.seconds
+    return Placement(choice, judged(new.solver, new.version, value, min(max(old.bound, new.bound), value), seconds))
 
 
 def _product(problem: GraphProblem, budget_s: float | None, solver: SolverName, begun: float) -> Placement:
