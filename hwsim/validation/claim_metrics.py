@@ -16,8 +16,9 @@ Side = Sequence[Document]
 
 # unit of a claim (first word) -> SI factor
 UNITS: Final = {
-    "ms": 1e-3, "s": 1.0, "us": 1e-6, "token/s": 1.0, "token/s/GPU": 1.0, "x": 1.0, "fraction": 1.0, "-": 1.0, "": 1.0, "W": 1.0, "%": 0.01,
-    "GB": 1e9, "MB": 1e6, "GB/s": 1e9, "MAC": 1.0, "count": 1.0, "token": 1.0, "request": 1.0, "user": 1.0, "GiB": 1024.0**3, "USD/h": 1.0,
+    "ms": 1e-3, "s": 1.0, "us": 1e-6, "token/s": 1.0, "token/s/GPU": 1.0, "x": 1.0, "fraction": 1.0, "-": 1.0, "": 1.0,
+    "W": 1.0, "%": 0.01, "GB": 1e9, "GiB": 1024.0**3, "MB": 1e6, "GB/s": 1e9, "MAC": 1.0, "count": 1.0, "token": 1.0,
+    "request": 1.0, "user": 1.0, "USD/h": 1.0,
 }  # fmt: skip
 
 

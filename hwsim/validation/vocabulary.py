@@ -104,13 +104,13 @@ def _points(claim: Claim, file: ClaimsFile, side: str) -> tuple[tuple[Point, ...
     what_if = _named({k: v for rule in reversed(rules) for k, v in rule.set.items()}, setup)
 
     run = next((r.run for r in rules if r.run), "evaluate")
-    axes = {name for r in rules for name in (*r.grid, *r.free)}
+    axes = {part for r in rules for name in (*r.grid, *r.free) for part in name.split("+")} - {"pd_ratio"}
 
     def point(chosen: Mapping[str, Any]) -> Point:
         sizes = {**setup, **{k: v for k, v in chosen.items() if "." not in k}}
         lengths = served(sizes) if run == "simulate" else _lengths(sizes)
         arguments = {**lengths, **_formats(sizes), **_parallel(sizes), **options}
-        plain = axes if run != "evaluate" else {"weights", "batch"}
+        plain = axes if run != "evaluate" else {"weights", "batch", "prompt", "output"}
         arguments |= {k: v for k, v in chosen.items() if k in plain and "." not in k}
         paths = {k: v for k, v in chosen.items() if "." in k}
         return Point(_filled(workload, sizes), hardware, arguments, {**what_if, **_grids(sizes), **paths}, run)
@@ -126,9 +126,16 @@ def _named(values: Mapping[str, Any], setup: Mapping[str, Any]) -> dict[str, Any
 
 
 def _axes(axes: Sequence[Mapping[str, list[Any]]]) -> list[dict[str, Any]]:
-    """All combinations of the named values."""
+    """All combinations of the named values; ``a+b`` names two whose values come in pairs."""
     merged = {name: values for part in axes for name, values in part.items()}
-    return [dict(zip(merged, chosen, strict=True)) for chosen in itertools.product(*merged.values())]
+    return [
+        {
+            part: item
+            for name, found in zip(merged, chosen, strict=True)
+            for part, item in (zip(name.split("+"), found, strict=True) if "+" in name else [(name, found)])
+        }
+        for chosen in itertools.product(*merged.values())
+    ]
 
 
 def _defaults(claim: Claim, file: ClaimsFile) -> dict[str, Any]:
@@ -175,6 +182,9 @@ def served(setup: Mapping[str, Any]) -> dict[str, Any]:
         value = number(setup.get(key))
         if value is not None:
             found[option] = round(value)
+    ratio, length = number(setup.get("pd_ratio")), number(setup.get("seq_len"))
+    if ratio is not None and length is not None:
+        found |= {"prompt": round(length * ratio / (ratio + 1)), "output": max(1, round(length / (ratio + 1)))}
     limit = re.search(r"P(\d\d) TBT ([\d.]+) s", str(setup.get("slo", "")))
     if limit is not None:
         found |= {"capacity": True, "limits": f"itl_s_p{limit[1]}={limit[2]}"}
@@ -194,10 +204,12 @@ def _lengths(setup: Mapping[str, Any]) -> dict[str, Any]:
     dense = number(setup.get("dense_batch"))
     if dense is not None and prompt is not None and output:
         return {"batch": round(dense), "prompt": max(1, round(mixed_context(prompt, output)) - 1), "output": 2}
-    context = number(setup.get("context_len", setup.get("seq")))
+    context = number(setup.get("context_len", setup.get("seq", setup.get("seq_len"))))
     if context is not None and setup.get("prompt_len") is None:
         decoding = setup.get("phase") != "prefill"
         prompt, output = (max(context - 1, 1), 2) if decoding else (context, 2)
+    if prompt is None and number(setup.get("tokens")):
+        prompt = number(setup.get("tokens"))  # of one operator: the rows of its activations
     batch = number(setup.get("batch"))
     found = {"batch": batch, "prompt": prompt, "output": output}
     return {k: round(v) for k, v in found.items() if v is not None and v >= 1}
