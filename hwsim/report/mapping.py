@@ -53,6 +53,7 @@ def _operator(row: Document, document: Document) -> list[Any]:
 
 def _nest(row: Document) -> Any:
     header = ("level", "loops", "tile MxNxK", "holds", "full", "A", "B", "Z", "all", "busy", "energy")
+    columns = len(header) if row["energy_split"] else len(header) - 1  # no energies, no empty column
     body: list[tuple[str, ...]] = []
     for level in rows.far_to_near(row):
         if level["fanout"] > 1:
@@ -63,7 +64,7 @@ def _nest(row: Document) -> Any:
         body.append(_level(row, level))
     if row["energy_split"]:
         body.append(("MAC", *("",) * 9, rows.percent(rows.energy_share(row, "MAC"), 1)))
-    return grid(header, body, (0, 1, 2, 3))
+    return grid(header[:columns], [line[:columns] for line in body], (0, 1, 2, 3))
 
 
 def _level(row: Document, level: Document) -> tuple[str, ...]:
@@ -93,9 +94,10 @@ def _verdict(row: Document) -> str:
 
 
 def _summary(document: Document) -> Any:
-    header = ("GEMM", "size", "times", "time", "share", "bound by", "multipliers", "far words", "energy", "gap")
+    header = ("GEMM", "size", "times", "time", "share", "bound by", "multipliers", "far words", "gap", "energy")
     total = document["total"]["time_s"]
-    return grid(header, [_summary_row(row, total) for row in document["operators"]], (0, 1, 5))
+    columns = len(header) if document["total"]["energy_j"] is not None else len(header) - 1
+    return grid(header[:columns], [_summary_row(row, total)[:columns] for row in document["operators"]], (0, 1, 5))
 
 
 def _summary_row(row: Document, total_s: float) -> tuple[str, ...]:
@@ -111,8 +113,8 @@ def _summary_row(row: Document, total_s: float) -> tuple[str, ...]:
         rows.bound(row),
         rows.percent(row["utilization"], 1),
         f"x{rows.ratio(rows.far_ratio(row))}",
-        "" if row["energy_j"] is None else si(row["energy_j"] * row["count"], "J"),
         f"{100 * row['report']['gap']:.3g}%",
+        "" if row["energy_j"] is None else si(row["energy_j"] * row["count"], "J"),
     )
 
 

@@ -101,7 +101,8 @@ def machine_line(machine: Document) -> str:
     memories = {v["memory"]: v for v in machine["levels"]}  # the halves of a split memory are one
     levels = ", ".join(_machine_level(v) for v in memories.values())
     multipliers = f"{machine['multipliers']} multipliers at {si(machine['clock_hz'], 'Hz')}"
-    return f"{multipliers}, words of {machine['word_bits']:g} bits; {levels}"
+    notes = f" ({', '.join(machine['notes'])})" if machine.get("notes") else ""
+    return f"{multipliers}, words of {machine['word_bits']:g} bits{notes}; {levels}"
 
 
 def _machine_level(v: Document) -> str:

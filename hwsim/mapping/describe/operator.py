@@ -135,6 +135,7 @@ def machine_of_document(machine: Machine, known: bool) -> dict[str, Any]:
         "name": machine.name,
         "clock_hz": machine.clock_hz,
         "word_bits": machine.word_bits,
+        "notes": list(machine.notes),
         "multipliers": machine.multipliers,
         "mac_pj": machine.mac_energy if known else None,
         "levels": [
