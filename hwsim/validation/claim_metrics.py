@@ -178,7 +178,7 @@ def predicted(name: str, sides: Sequence[Side]) -> list[float]:
             else ((a, b) for a in sides[0] for b in sides[1])
         )
         return [RATIO[name](a, b) for a, b in pairs]
-    if name in GRID:
+    if name in GRID and len(sides[0]) > 1:  # of one setting it is a metric of the estimate
         return [GRID[name](sides[0])]
     if name in ABSOLUTE:
         return [ABSOLUTE[name](d) for d in sides[0]]
