@@ -27,6 +27,10 @@ from hwsim.serving.iteration_time import UNBOUNDED, Chunk
 Array = np.ndarray[Any, Any]
 _ATTENTION: Final = ("attention_prefill", "attention_decode")
 _TINY_S: Final = 1e-9
+ROW_TILE: Final = 64  # rows of the smallest tile of tensor-core GEMMs: their time steps just after its multiples
+WAVES: Final = 1024
+WANTED: Final = 0.02  # interpolation error above which the knots are set twice as close
+OCTAVE: Final = 8  # knots of contexts and chunks in each doubling
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,16 +155,22 @@ def from_engine(
     if min(max_batch, max_tokens, max_context) < 2:
         raise InputError("tables need a batch, tokens and context of at least 2")
     pricer = Pricer(model, platform, scenario, formats)
-    time, power = _tables(pricer, max_batch, max_tokens, max_context)
-    errors = _errors(pricer, time)
+    for density in (1, 2):
+        time, power = _tables(pricer, max_batch, max_tokens, max_context, density)
+        errors = _errors(pricer, time)
+        if errors.max() <= WANTED:
+            break
     return EngineTime(time, float(np.median(errors)), float(errors.max()), len(errors), power)
 
 
-def _tables(pricer: Pricer, max_batch: int, max_tokens: int, max_context: int) -> tuple[TabulatedTime, float]:
-    batches = _knots(1, max_batch, dense_to=64)
-    contexts = _knots(1, max_context, dense_to=0)
-    tokens = _token_knots(max_tokens)
-    chunks, pasts = _knots(1, max_tokens, dense_to=0), np.concatenate([[0], _knots(16, max_context, dense_to=0)])
+def _tables(
+    pricer: Pricer, max_batch: int, max_tokens: int, max_context: int, density: int
+) -> tuple[TabulatedTime, float]:
+    """The tables with knots as close as `density` says, and the dynamic power of decoding in watts."""
+    batches = _row_knots(max_batch, dense_to=64 * density)
+    contexts = _knots(1, max_context, dense_to=0, octave=OCTAVE * density)
+    tokens = _row_knots(max_tokens, dense_to=64)
+    chunks, pasts = _chunk_knots(max_tokens), np.concatenate([[0], _knots(16, max_context, dense_to=0)])
     attention, rest, energy, overhead = pricer.split_s("decode", batches[:, None], 1, contexts[None, :] - 1)
     shape = (len(batches), len(contexts))
     decode_attention = np.broadcast_to(attention, shape)
@@ -203,18 +213,29 @@ def _pairs(axis: Axis) -> list[tuple[int, int]]:
     return list(zip(knots, knots[1:], strict=False))
 
 
-def _knots(low: int, high: int, *, dense_to: int) -> Array:
-    """Integer knots: every one up to `dense_to`, then four an octave up to `high`."""
+def _knots(low: int, high: int, *, dense_to: int, octave: int = OCTAVE) -> Array:
+    """Integer knots: every one up to `dense_to`, then `octave` in each doubling up to `high`."""
     dense = np.arange(low, min(dense_to, high) + 1)
     start = max(low, dense_to, 1)
-    octaves = max(1, int(np.ceil(4 * np.log2(max(high / start, 1.0001)))))
+    octaves = max(1, int(np.ceil(octave * np.log2(max(high / start, 1.0001)))))
     return np.unique(np.concatenate([dense, np.round(np.geomspace(start, high, octaves + 1)).astype(int)]))
 
 
-def _token_knots(high: int) -> Array:
-    """Knots for the number of tokens: kernels step at multiples of their tile rows, so multiples of 64, later 256."""
-    fine = np.concatenate([_knots(1, 64, dense_to=16), np.arange(64, 2049, 64), np.arange(2304, high + 256, 256)])
-    return np.unique(np.append(fine[fine <= high], high))
+def _row_knots(high: int, dense_to: int) -> Array:
+    """Knots for rows of GEMMs: all up to `dense_to`, then both sides of the multiples of 64, where tiles step.
+
+    Up to `WAVES` rows also the multiples of 32: there the number of waves changes fast.
+    """
+    edges = np.concatenate([np.arange(ROW_TILE // 2, WAVES, ROW_TILE // 2), np.arange(ROW_TILE, high, ROW_TILE)])
+    knots = np.concatenate([np.arange(1, dense_to + 1), edges, edges + 1])
+    return np.unique(np.append(knots[knots <= high], high))
+
+
+def _chunk_knots(high: int) -> Array:
+    """Knots for new tokens of prefill attention: both sides of multiples of 64, farther apart above 2,048 tokens."""
+    near = _row_knots(min(high, 2048), dense_to=1)
+    far = _knots(2048, high, dense_to=0) // (2 * ROW_TILE) * 2 * ROW_TILE if high > 2048 else near
+    return np.unique(np.append(np.concatenate([near, _knots(1, 64, dense_to=8), far, far + 1]), high))
 
 
 def _plain(values: Array) -> tuple[float, ...]:

@@ -34,9 +34,9 @@ def test_tables_are_exact_at_their_knots() -> None:
         read = tables.time.decode_line(batch, int(batch * context))[0]
         assert read == pytest.approx(float(attention + rest + overhead), rel=1e-9)
     attention, rest, _, overhead = pricer.split_s("prefill", 1, 512, 0)
-    assert tables.time.iteration_s(0, 0, [(512, 0)]) == pytest.approx(float(attention + rest + overhead), rel=1e-2)
+    assert tables.time.iteration_s(0, 0, [(512, 0)]) == pytest.approx(float(attention + rest + overhead), rel=5e-3)
     assert 0 <= tables.error_median < 0.01
-    assert tables.error_median <= tables.error_max < 0.2
+    assert tables.error_median <= tables.error_max < 0.03
 
 
 def test_document_table_csv_and_html_agree(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
