@@ -61,7 +61,7 @@ def test_busy_cycles_of_each_port_add_up_to_its_cycles(saved: dict[str, Any]) ->
 def test_other_kinds_of_tilings_add_up_too(options: dict[str, Any]) -> None:
     """Split memories, other countings and skipped levels; and separate ports for reads and writes."""
     device = vary(load_accelerator("g3-256")[0], {"memories.glb.write": "50 GB/s"})
-    works = [Work(Gemm(1, 16, 8), 2, ("a",)), Work(Gemm(2, 5, 6, batch=2), 1, ("b",))]
+    works = [Work(Gemm(1, 8, 4), 2, ("a",)), Work(Gemm(2, 3, 2, batch=2), 1, ("b",))]
     document = {"workload": "two", **map_workload(works, device, use_cache=False, **options)}
     assert any(name.endswith(" write") for name in document["operators"][0]["cycles_by"])
     test_busy_cycles_of_each_port_add_up_to_its_cycles(document)
