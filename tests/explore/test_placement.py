@@ -129,7 +129,10 @@ def test_precision_and_chip_memory_are_choices() -> None:
     assert any("memory of a40" in text for text in tight["binding"])
 
 
-@pytest.mark.parametrize(("name", "room_gib"), [("gpt2", 0.2), ("t5-base", 0.35), ("deepseek-v2-lite", 9.0)])
+@pytest.mark.parametrize(
+    ("name", "room_gib"),
+    [("gpt2", 0.2), ("deepseek-v2-lite", 9.0), pytest.param("t5-base", 0.35, marks=pytest.mark.long)],
+)
 def test_folded_layers_of_real_models_lose_almost_nothing(name: str, room_gib: float) -> None:
     options = Options(rooms=(("rtx4090", room_gib * GIB),))
     problem = price(load_model(name), members_of(["rtx4090", "core-i9-13900k"]), Request(1, 128, 32), options).whole
