@@ -32,40 +32,44 @@ class Capacity:
         return asdict(self)
 
 
+@dataclass(frozen=True, slots=True)
+class Search:
+    """What a capacity search demands of a rate, and how long it looks.
+
+    Attributes
+    ----------
+    attainment: share of requests that must keep the service level.
+    limits: metric of the run -> largest value allowed (``itl_s_p99`` 0.2: the 99th percentile of token gaps); a rate
+        that breaks one counts as attainment 0. With limits, the level may be empty.
+    tolerance: relative width at which the bisection ends. `start_per_s`: first rate [that of the trace].
+    """
+
+    attainment: float = 0.9
+    limits: Mapping[str, float] | None = None
+    tolerance: float = 0.01
+    start_per_s: float | None = None
+    max_runs: int = 60
+
+
 def search_capacity(
     trace: Trace,
     spec: ClusterSpec,
     level: ServiceLevel,
     *,
-    attainment: float = 0.9,
-    limits: Mapping[str, float] | None = None,
-    tolerance: float = 0.01,
-    start_per_s: float | None = None,
     prepare: Any = None,
     note: Callable[[str], None] | None = None,
-    max_runs: int = 60,
+    **search: Any,
 ) -> Capacity:
-    """Bisect the rate to a relative `tolerance`.
-
-    Parameters
-    ----------
-    limits: metric of the run -> largest value allowed (``itl_s_p99`` 0.2: the 99th percentile of token gaps); a rate
-        that breaks one counts as attainment 0. With limits, `level` may be empty.
+    """Bisect the rate; `search` are fields of `Search`.
 
     Raises
     ------
     InputError: no limits, an attainment outside (0, 1], or a trace without a time span.
     InfeasibleError: even a nearly idle system misses the level.
     """
-    limits = limits or {}
-    if level == ServiceLevel() and not limits:
-        raise InputError("a capacity search needs a service level", fix="--slo ttft=1s,tpot=50ms")
-    if not 0 < attainment <= 1 or not tolerance > 0:
-        raise InputError(
-            "attainment must lie in (0, 1] and the tolerance be above 0", seen=f"{attainment}, {tolerance}"
-        )
-    if len(trace) < 2 or trace.arrival_s[-1] <= 0:
-        raise InputError("a capacity search needs a trace with a time span")
+    wanted = Search(**search)
+    limits, attainment = wanted.limits or {}, wanted.attainment
+    _check(trace, level, wanted)
     runs = 0
 
     def share(rate: float) -> float:
@@ -76,9 +80,9 @@ def search_capacity(
             note(f"{rate:.4g} requests/s: {100 * value:.1f} % within the service level")
         return value
 
-    low = start_per_s or (len(trace) - 1) / trace.arrival_s[-1]
-    low, best, high = _bracket(share, low, attainment, max_runs)
-    while high - low > tolerance * low and runs < max_runs:
+    low = wanted.start_per_s or (len(trace) - 1) / trace.arrival_s[-1]
+    low, best, high = _bracket(share, low, attainment, wanted.max_runs)
+    while high - low > wanted.tolerance * low and runs < wanted.max_runs:
         middle = (low + high) / 2
         value = share(middle)
         if value >= attainment:
@@ -86,6 +90,18 @@ def search_capacity(
         else:
             high = middle
     return Capacity(low, best, high, runs)
+
+
+def _check(trace: Trace, level: ServiceLevel, wanted: Search) -> None:
+    if level == ServiceLevel() and not wanted.limits:
+        raise InputError("a capacity search needs a service level", fix="--slo ttft=1s,tpot=50ms")
+    if not 0 < wanted.attainment <= 1 or not wanted.tolerance > 0:
+        raise InputError(
+            "attainment must lie in (0, 1] and the tolerance be above 0",
+            seen=f"{wanted.attainment}, {wanted.tolerance}",
+        )
+    if len(trace) < 2 or trace.arrival_s[-1] <= 0:
+        raise InputError("a capacity search needs a trace with a time span")
 
 
 def kept(result: ServingResult, limits: Mapping[str, float]) -> float:
