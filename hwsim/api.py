@@ -139,9 +139,10 @@ def prepare(
         platform = platform.with_(count=max(platform.count, devices)) if bare else platform
     if scenario.price:
         platform = platform.with_(price=price_of(platform.device.name, scenario.price))
+    chosen = (content.resolve(scenario.mapper, "mapper").path,) if scenario.mapper != "roofline" else ()
     hashes = {
         path.name: hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in (model.entry.path, *files)
+        for path in (model.entry.path, *files, *chosen)
         if path.is_file()
     }
     return model, platform, scenario, hashes
@@ -453,7 +454,7 @@ def plan(workload: str, hardware: str | Device | Platform, **options: Any) -> Pl
     Parameters
     ----------
     options: devices [all], objective (throughput, latency, energy, cost), slo (``"ttft=1s,tpot=50ms"``), batch (total
-        sequences, one or several; none: a grid), mapper, budget; prompt, output, what_if and the
+        sequences, one or several; none: a grid), max_tp, mapper, budget; prompt, output, what_if and the
         others of `evaluate` but tp, pp, ep, dp, sp.
 
     Raises

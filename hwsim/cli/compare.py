@@ -19,6 +19,9 @@ def command(
     ep: o.Ep = 1,
     efficiency: o.Efficiency = "calibrated",
     price: o.Price = None,
+    mapper: o.Mapper = "roofline",
+    map_objective: o.MapObjective = None,
+    map_budget: o.MapBudget = None,
     format_: o.Format = "table",
     out: o.OutFile = None,
     force: o.Force = False,
@@ -28,6 +31,7 @@ def command(
     from hwsim.api import compare
 
     scenario = {"weights": weights, "activations": activations, "kv_cache": kv_cache, "tp": tp, "pp": pp, "ep": ep}
+    scenario |= o.mapping_options(mapper, map_objective, map_budget)
     comparison = compare(
         workload, hw, batch=batch, prompt=prompt, output=output, efficiency=efficiency, price=price, **scenario
     )

@@ -23,9 +23,9 @@ def command(
     ep: o.Ep = 1,
     dp: o.Dp = 1,
     sp: o.Sp = False,
-    mapper: Annotated[
-        str, typer.Option("--mapper", help="How operators are mapped; roofline is ideal and instant.")
-    ] = "roofline",
+    mapper: o.Mapper = "roofline",
+    map_objective: o.MapObjective = None,
+    map_budget: o.MapBudget = None,
     engine: Annotated[
         str, typer.Option("--engine", help="analytic, or des for the event-driven timeline.")
     ] = "analytic",
@@ -58,7 +58,7 @@ def command(
         ep=ep,
         dp=dp,
         sp=sp,
-        mapper=mapper,
+        **o.mapping_options(mapper, map_objective, map_budget),
         engine=engine,
         efficiency=efficiency,
         price=price,

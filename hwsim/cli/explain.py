@@ -38,6 +38,9 @@ def command(
     pp: o.Pp = 1,
     ep: o.Ep = 1,
     efficiency: o.Efficiency = "calibrated",
+    mapper: o.Mapper = "roofline",
+    map_objective: o.MapObjective = None,
+    map_budget: o.MapBudget = None,
     set_: o.Set = None,
 ) -> None:
     """Formula, operands and source of a number."""
@@ -69,6 +72,7 @@ def command(
             pp=pp,
             ep=ep,
             efficiency=efficiency,
+            **o.mapping_options(mapper, map_objective, map_budget),
             check_fit=False,
         ).document
     if subject == "tpot_s" and "tpot_s" not in document["metrics"]:

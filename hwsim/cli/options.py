@@ -35,6 +35,16 @@ Ep = Annotated[int, typer.Option("--ep", help="Expert parallel degree: divides t
 Dp = Annotated[int, typer.Option("--dp", help="Data-parallel replicas that share the batch.")]
 Sp = Annotated[bool, typer.Option("--sp", help="Sequence parallelism: norms on rows, over the tensor group.")]
 Efficiency = Annotated[str, typer.Option("--efficiency", help="calibrated, or datasheet for the bare roofline.")]
+Mapper = Annotated[
+    str,
+    typer.Option("--mapper", help="Who maps operators: roofline (ideal, instant), tiling, greedy, FILE.py."),
+]
+MapObjective = Annotated[
+    str | None, typer.Option("--map-objective", help="What the mapper minimizes: latency, energy or edp [latency].")
+]
+MapBudget = Annotated[
+    str | None, typer.Option("--map-budget", help="Wall time for the mapper, a phase, e.g. 10s [until proved].")
+]
 Price = Annotated[str | None, typer.Option("--price", help="Price file [newest that lists the device].")]
 Set = Annotated[
     list[str] | None,
@@ -58,6 +68,14 @@ def parse_set(changes: list[str] | None) -> dict[str, str]:
             )
         table[path.strip()] = value.strip()
     return table
+
+
+def mapping_options(mapper: str, objective: str | None, budget: str | None) -> dict[str, Any]:
+    """Keyword arguments of `hwsim.evaluate` for the options of mappers. Raises UnitError."""
+    from hwsim.units import parse
+
+    seconds = None if budget is None else parse(budget, "time", where="--map-budget")
+    return {"mapper": mapper, "map_objective": objective, "map_budget_s": seconds}
 
 
 def check_format(name: str, known: tuple[str, ...]) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import platform as interpreter
 from collections.abc import Mapping
+from pathlib import PurePath
 from typing import Any
 
 import numpy as np
@@ -46,15 +47,27 @@ def document(estimate: Estimate, workload: Mapping[str, Any], inputs: Mapping[st
             "sp": scenario.sp,
             "efficiency": scenario.efficiency,
             "engine": scenario.engine,
-            "mapper": scenario.mapper,
+            "mapper": PurePath(scenario.mapper).stem,
             "memory_fraction": scenario.memory_fraction,
         },
         "metrics": {name: bracket(metric) for name, metric in estimate.metrics.items()},
         "memory": _memory(estimate),
         "phases": [_phase(phase, platform.device) for phase in estimate.phases],
+        **_mapping(estimate),
         "provenance": _provenance(estimate, inputs),
         "warnings": list(estimate.warnings),
     }
+
+
+def _mapping(estimate: Estimate) -> dict[str, Any]:
+    """What the mapper proved, by phase; nothing for the ideal. Wall seconds stay out: documents are repeatable."""
+    reports = {phase: m.report for phase, m in estimate.facts.get("mappings", {}).items() if m.report is not None}
+    if not reports:
+        return {}
+    kept = ("solver", "version", "status", "objective", "bound", "gap")
+    said = {phase: {name: plain(getattr(report, name)) for name in kept} for phase, report in reports.items()}
+    objective = estimate.scenario.map_objective or "latency"
+    return {"mapping": {"mapper": PurePath(estimate.scenario.mapper).stem, "objective": objective, "phases": said}}
 
 
 def bracket(metric: Bracket) -> dict[str, Any]:
@@ -147,6 +160,7 @@ def _task(interval: Interval) -> dict[str, Any]:
         "unit": task.operator.unit,
         "dims": {name: plain(size) for name, size in task.operator.dims.items()},
         "model": cost.model,
+        **({"mapping": task.choice["tiling"]} if "tiling" in task.choice else {}),
     }
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from hwsim.errors import unknown_name
+from hwsim.report.explain_mapping import mapping_lines
 from hwsim.report.rows import METRICS, Document, quantity
 from hwsim.units import gib, si
 
@@ -192,7 +193,7 @@ def _task(document: Document, phase: Document, task: Document) -> list[str]:
     lines.append(f"  model `{task['model']}`, parts of one execution (docs/formulas):")
     lines += [f"    {name} {si(seconds / count, 's')}" for name, seconds in task["parts_s"].items()]
     lines.append(f"  energy {si(task['energy_j'] / count, 'J')} each, static power not included")
-    return lines
+    return [*lines, *mapping_lines(task, document["hardware"]["main_memory"])]
 
 
 def _floor_lines(document: Document, task: Document) -> list[str]:

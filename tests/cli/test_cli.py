@@ -198,7 +198,8 @@ def test_a_closed_pipe_is_no_failure() -> None:
     ("arguments", "code", "words"),
     [
         (["evaluate", "llama7b", "--hw", "a100", "--mapper", "zorp"], 2, "no mapper named"),
-        (["evaluate", "llama7b", "--hw", "a100", "--mapper", "greedy"], 2, "hwsim map"),
+        (["evaluate", "llama7b", "--hw", "wse2", "--mapper", "greedy"], 2, "hwsim map"),
+        (["evaluate", "llama7b", "--hw", "g3-256", "--mapper", "parallelism"], 2, "hwsim map"),
         (["evaluate", "llama7b", "--hw", "a100", "--pp", "1000"], 3, "--pp 32 or less"),
         (["evaluate", "llama7b", "--hw", "a100", "--set", "memories.hbm.read=0 TB/s"], 2, "> 0"),
         (["evaluate", "llama7b", "--hw", "a100", "--set", "memories.hbm.read=1e-300 TB/s"], 2, "> 0"),

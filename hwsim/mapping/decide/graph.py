@@ -113,14 +113,15 @@ def decide(
     if mapping.mapper == IDEAL:
         return mapping
     begun = time.perf_counter()
-    kind = getattr(load_mapper(mapping.mapper).mapper, "kind", "tiling")
+    mapper = load_mapper(mapping.mapper).mapper
+    kind = getattr(mapper, "kind", "tiling")
     _require(kind, mapping.mapper, platform.device)
     machines = Machines(platform.device, mapping.mapper, objective or DEFAULT_OBJECTIVE)
     decider = Decider(machines, math.inf if budget_s is None else begun + budget_s, use_cache)
     choices: dict[str, MappingType[str, Any]] = {}
     reports: list[tuple[SolverReport, int]] = []
     for operator in graph.operators:
-        choice = _choice(shard(operator, mapping)[0], platform, decider, mapping.mapper)
+        choice = _choice(shard(operator, mapping)[0], platform, decider, mapper.name)
         if choice is not None:
             choices[operator.name] = {"tiling": choice.data}
             reports += [(report, times * operator.repeat) for report, times in choice.reports]

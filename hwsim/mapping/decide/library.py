@@ -81,7 +81,8 @@ def _widths(most: int, units: int) -> list[int]:
 def _nest(machine: Machine, near: int, block: tuple[Any, Any], grid: tuple[Any, Any], waves: tuple[str, str]) -> Tiling:
     levels = len(machine.levels)
     one = (1, 1, 1)
-    temporal, spatial = [one] * levels, [one] * (levels - 1)
+    temporal: list[Any] = [one] * levels
+    spatial: list[Any] = [one] * (levels - 1)
     first = min(1, near)
     temporal[first] = block[0]
     spatial[0] = block[1] if near > 0 else one

@@ -1,0 +1,42 @@
+"""The mapping of one operator in words: tiles, what they cost beyond the ideal, and what is proved."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hwsim.units import si
+
+Document = Any
+
+
+def mapping_lines(task: Document, main_memory: str) -> list[str]:
+    """Lines about the mapper's choice for one task; none where the task is ideal."""
+    mapping = task.get("mapping")
+    if mapping is None:
+        return []
+    lines = [
+        f"  mapped by {mapping['mapper']}: computing {si(mapping['compute_s'], 's')} at the clock, "
+        f"{si(mapping['excess_bytes'], 'B')} of {main_memory} beyond every tensor once"
+    ]
+    ports = [f"{name} {si(seconds, 's')}" for name, seconds in mapping["level_s"].items()]
+    if ports:
+        lines.append(f"    ports busy: {', '.join(ports)}")
+    if "block" in mapping:
+        block = mapping["block"]
+        lines.append(f"    thread block: tile {block['rows']}x{block['cols']}, K split in {block['split']}")
+    if "note" in mapping:
+        lines.append(f"    {mapping['note']}")
+    for product in mapping["products"]:
+        lines += _product(product)
+    return lines
+
+
+def _product(product: Document) -> list[str]:
+    tiles = ", ".join(f"{level} {'x'.join(map(str, tile))}" for level, tile in product["tiles"].items())
+    sizes = "x".join(f"{value}" for value in product["gemm"].values())
+    axes = "x".join(product["gemm"])
+    return [
+        f"    {product['name']} {axes} {sizes}, x {product['times']}: tiles {tiles}",
+        f"      {product['cycles']:,.0f} cycles, {100 * product['utilization']:.1f} % of the multipliers busy; "
+        f"{product['solver']}: {product['status']}, gap {100 * product['gap']:.3g} %",
+    ]
