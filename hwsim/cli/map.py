@@ -156,7 +156,7 @@ def _explain(document: dict[str, Any], works: Any, device: Any, budget_s: float 
     from hwsim.mapping.plan import explain_workload
 
     limit = EXPLAIN_S if budget_s is None else budget_s
-    found = explain_workload(works, device, budget_s=limit, **options)
+    found = explain_workload(works, device, document=document, budget_s=limit, **options)
     for row, what_if in zip(document["operators"], found, strict=True):
         row["what_if"] = what_if
 

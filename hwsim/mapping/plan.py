@@ -16,7 +16,7 @@ from hwsim.mapping.describe import operator as describe
 from hwsim.mapping.gemms import Work
 from hwsim.mapping.machine import TENSORS, Machine
 from hwsim.mapping.optimize import cycle_floor, goal_of
-from hwsim.mapping.problem import Gemm
+from hwsim.mapping.problem import Gemm, Tiling
 from hwsim.mapping.protocol import Decision, costed
 from hwsim.mapping.registry import LoadedMapper, load_mapper
 from hwsim.mapping.tiling_program import capacity, does_not_fit
@@ -125,6 +125,7 @@ def explain_workload(
     works: Sequence[Work],
     device: Device,
     *,
+    document: dict[str, Any] | None = None,
     budget_s: float | None = None,
     use_cache: bool = True,
     say: Say = _quiet,
@@ -132,8 +133,9 @@ def explain_workload(
 ) -> list[list[dict[str, Any]]]:
     """For every distinct GEMM, what more of each part of the machine would buy (`describe.whatif`).
 
-    The options are those of `map_workload`. Every GEMM is asked first what binds it; the search for the smallest
-    step that helps comes after, so that a budget is spent on the broad answers first.
+    The options are those of `map_workload`, whose `document` saves mapping today's machine again. Every GEMM is asked
+    first what binds it; the search for the smallest step that helps comes after, so that a budget is spent on the
+    broad answers first.
     """
     from hwsim.mapping.describe.whatif import Probe, what_more_buys
 
@@ -156,6 +158,9 @@ def explain_workload(
         )
         for work in works
     ]
+    for probe, row in zip(probes, document["operators"] if document else (), strict=document is not None):
+        if row["tiling"] is not None:
+            probe.today(Tiling.from_dict(row["tiling"]), row["report"]["status"] == "optimal")
     for probe in probes:
         what_more_buys(probe, deep=False)
     return [what_more_buys(probe) for probe in probes]

@@ -32,7 +32,11 @@ def why(row: Document) -> str:
     used = near["instances_used"]
     least = near["fanout"] * _units_above(row)
     if used < least:
-        return f"bound by computing on {used} of {least} multipliers: the sizes do not spread over more of them"
+        if row["report"]["status"] == "optimal":
+            reason = "no better mapping spreads over more of them"
+        else:
+            reason = "this mapping, not proved best, does not spread over more"
+        return f"bound by computing on {used} of {least} multipliers: {reason}"
     share = rows.percent(row["utilization"], 1)
     if row["utilization"] < 0.9995:
         return f"bound by computing: all {used} multipliers work, {share} of their cycles on whole tiles"

@@ -87,6 +87,10 @@ class Probe:
             self.seen[machine] = self._solved(machine, left)
         return self.seen[machine]
 
+    def today(self, tiling: Tiling, proved: bool) -> None:
+        """Take over a mapping that was already found for the unchanged machine."""
+        self.seen[self.machine] = self._outcome(self.machine, tiling, proved)
+
     def _solved(self, machine: Machine, left: float | None) -> Outcome | None:
         try:
             decision = self.solve(machine, left)
@@ -94,10 +98,13 @@ class Probe:
             return None
         if decision.tiling is None:
             return None
-        counts = count(machine, self.gemm, decision.tiling)
+        return self._outcome(machine, decision.tiling, decision.report.status == "optimal")
+
+    def _outcome(self, machine: Machine, tiling: Tiling, proved: bool) -> Outcome:
+        counts = count(machine, self.gemm, tiling)
         energy, cycles = float(counts.energy), int(counts.cycles)
         value = goal_of(self.objective).value(energy, float(cycles))
-        return Outcome(energy, cycles, value, decision.tiling, counts, decision.report.status == "optimal")
+        return Outcome(energy, cycles, value, tiling, counts, proved)
 
     def better(self, machine: Machine, than: Outcome) -> bool | None:
         """Whether the objective improves by more than rounding; None where that is not known."""
@@ -105,7 +112,7 @@ class Probe:
         if found is None:
             return None
         if found.value < than.value * (1 - BETTER):
-            return True
+            return True if than.proved else None  # today's machine may have a better mapping as well
         return False if found.proved else None
 
 
