@@ -88,6 +88,7 @@ ABSOLUTE: Final[dict[str, Callable[[Document], float]]] = {
 }
 RATIO: Final[dict[str, Callable[[Document, Document], float]]] = {
     "capacity_ratio": lambda a, b: rate(a) / rate(b),
+    "capacity_saving": lambda a, b: 1 - rate(b) / rate(a),
     "fraction_of_optimal": _fraction_of_optimal,
     "cost_ratio": _decode_cost,
     "bubble_ratio": lambda a, b: _bubble_s(b) / _bubble_s(a),
