@@ -202,7 +202,7 @@ def _binds(document: Document) -> list[str]:
 def _proof(document: Document) -> str:
     s = document["solver"]
     value = f"{abs(s['objective']):.6g} {_UNITS[document['objective']]}"
-    pipelines = f", {s['refined']} candidates with exact stages"
+    pipelines = f", {s['refined']} candidate{'s' * (s['refined'] > 1)} with exact stages"
     if s["status"] == "optimal":
         return f"proved best ({value}, gap 0, {s['solver']} {s['version']}{pipelines})"
     return f"best found {value}, bound {abs(s['bound']):.6g}, gap {s['gap'] * 100:.3g} % ({s['solver']}{pipelines})"

@@ -14,7 +14,7 @@ import hwsim
 from hwsim.api import prepare
 from hwsim.cli.main import app
 from hwsim.errors import HwsimError, InfeasibleError, InputError
-from hwsim.explore.training import Recipe, Step, bytes_per_parameter, cost_pass, step_of
+from hwsim.explore.training import Recipe, Step, bytes_per_parameter, cost_pass, step_of, training_graph
 from hwsim.explore.training_search import Course, steps_of
 from hwsim.frontends.catalog import load_model
 from hwsim.frontends.formats import Formats
@@ -69,6 +69,17 @@ def test_operations_are_six_a_parameter_and_token() -> None:
     attention = 6 * model.spec.layers * model.spec.hidden * 2048 * 2048  # causal: half of 12
     tables = 2048 * model.spec.hidden  # learned positions multiply nothing
     assert found.model_flop == pytest.approx(6 * (model.parameters - tables) * 2048 + attention, rel=0.005)
+
+
+@pytest.mark.parametrize(
+    ("model", "published", "close"),
+    [("deepseek-v3", 250, 0.005), ("deepseek-v2", 155, 0.005), ("llama-3.1-405b", 2448, 0.015)],
+)
+def test_operations_a_token_are_the_published_ones(model: str, published: float, close: float) -> None:
+    """arXiv 2505.09343, table 2, GFLOP a token in training at 4,096 tokens, causal."""
+    graph = training_graph(load_model(model), 1, 4096, FORMATS)
+    flop = 3 * sum(o.flop * o.repeat for o in graph.operators if o.unit == "tensor") / 4096
+    assert flop == pytest.approx(published * 1e9, rel=close)
 
 
 def test_replicas_with_their_own_sequences_take_the_same_pipeline_time() -> None:
