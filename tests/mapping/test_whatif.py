@@ -134,7 +134,7 @@ def test_an_unproved_answer_never_says_that_nothing_binds() -> None:
     tiling = best_tiling(machine, GEMM).tiling
     same = Probe(machine, GEMM, "edp", lambda m, left: Decision(tiling, claim("lazy", 0.0)), True)
     for row in what_more_buys(same):
-        assert row["binds"] is not False
+        assert row["binds"] is None
 
 
 def test_no_energies_no_energy_differences() -> None:
