@@ -102,6 +102,13 @@ class Cluster:
             and all(hasattr(r, "inbox") for r in self.replicas)
         )
 
+    def only_arrivals(self) -> bool:
+        """Whether nothing but arrivals couples the replicas: no control, no transfers, no events of anyone else."""
+        alone = not self.dynamic and not self.central and self.admission is None and self.after_prefill is None
+        return (
+            alone and not self.listens and not self.clock._queue and all(hasattr(r, "catch_up") for r in self.replicas)
+        )
+
     # ---- arrivals ----
 
     def arrive(self, request: Request) -> None:
@@ -252,8 +259,27 @@ class TraceSource:
                 replica.foresees = True
                 replica.inbox = TraceInbox(self, mine, replica, cluster)
                 replica._idle()
+        elif size and cluster.only_arrivals():
+            self._walk(cluster)
         elif size:
             cluster.clock.at(self.arrival_s[0], self._pump, None, ARRIVAL)
+
+    def _walk(self, cluster: Cluster) -> None:
+        """From arrival to arrival: each replica catches up by itself, so that the router sees it as it is then."""
+        replicas, clock, times = cluster.replicas, cluster.clock, self.arrival_s
+        for replica in replicas:
+            replica.local = True
+        for index, now_s in enumerate(times):
+            for replica in replicas:
+                if replica.due_s < now_s:
+                    replica.catch_up(now_s)
+            clock._now = now_s
+            cluster.arrive(self.request(index))
+            if not index & 0x3FFF:
+                self.arrived(index - 1, index, len(times))
+            self._next = index + 1
+        for replica in replicas:
+            replica.catch_up(math.inf)
 
     def _require_possible(self, replica: Any, rows: Sequence[int]) -> None:
         """Raise InfeasibleError for the first row that can never fit into the replica's KV cache."""

@@ -45,6 +45,7 @@ class Replica(Visible, Movable, Flowing):
     passed: decode iterations so far.
     area: integral of the number of requests here over time (s), up to `counted_s`.
     foresees: all arrivals come through the inbox, so runs of iterations need no events.
+    local: boundaries are kept in `due_s` instead of the clock, for a source that asks replicas to `catch_up`.
     reserved: 1 while the memory of the next decode iteration is taken already.
     """
 
@@ -62,7 +63,8 @@ class Replica(Visible, Movable, Flowing):
         self.gaps = TokenGaps(cluster.record.gaps)
         self.samples = Occupancy()
         self.busy_s = self.area = self.counted_s = self.now_s = 0.0
-        self.foresees = False
+        self.foresees = self.local = False
+        self.due_s = _NEVER
         self.prefix: PrefixCache | None = None
         self.swap_s_per_block: float | None = None
         self.load_s = 0.0
@@ -229,6 +231,9 @@ class Replica(Visible, Movable, Flowing):
             count = iterations_until(first_s, step_s, ahead_s)
             run_s = count * first_s + step_s * (count * (count - 1) // 2)
         self._count = count
+        if self.local:
+            self.due_s = now_s + run_s
+            return
         self._version = version = self._version + 1
         self.clock.at(now_s + run_s, self._boundary, version)
 
@@ -242,8 +247,17 @@ class Replica(Visible, Movable, Flowing):
     def _schedule(self, count: int) -> None:
         self._count = count
         end_s = self._start_s + (count * self._first_s + self._step_s * (count * (count - 1) // 2))
+        if self.local:
+            self.due_s = end_s
+            return
         self._version = version = self._version + 1
         self.clock.at(end_s, self._boundary, version)
+
+    def catch_up(self, time_s: float) -> None:
+        """Where nothing but arrivals comes from outside (`local`): all boundaries before `time_s`."""
+        while self.due_s < time_s:
+            due_s, self.due_s = self.due_s, _NEVER
+            self._advance(due_s)
 
     def _boundary(self, event: Any) -> None:
         """A run of iterations ends, unless a later decision made it end elsewhere."""
