@@ -374,7 +374,8 @@ SIMULATE_DEFAULTS: Mapping[str, Any] = {
     "efficiency": "calibrated", "steady": False, "table": None, "limits": None, "capacity_tolerance": 0.01,
     "burstiness": 1.0, "closed_loop": None, "application": None, "reference": None, "migration": None,
     "autoscale": None, "failures": None, "partition": None, "queue_limit": None, "decode_hw": None,
-    "kv_transfer": "layerwise", "kv_link": None, "mixed": 0, "what_if": None,
+    "kv_transfer": "layerwise", "kv_link": None, "mixed": 0, "price": None,
+    "what_if": None,
 }  # fmt: skip
 
 
@@ -424,19 +425,22 @@ def simulate(
     machine = hardware if hardware is not None else file.get("hw")
     if machine is None:
         raise InputError("a run needs hardware", where="--hw", fix="--hw NAME, or `hw:` in the scenario file")
-    given["hw"] = _varied(machine, given["what_if"])
+    given["hw"] = _varied(machine, given["what_if"], given["price"])
     for other in ("decode_hw", "reference"):
         if given[other] is not None:
-            given[other] = _varied(given[other], given["what_if"])
+            given[other] = _varied(given[other], given["what_if"], given["price"])
     return Simulation(run_session(given, note))
 
 
-def _varied(hardware: str | Device | Platform, what_if: Mapping[str, Num | str] | None) -> str | Platform:
-    """A name as it is where nothing changes, else the platform with changed device fields."""
-    if isinstance(hardware, str) and not what_if:
+def _varied(
+    hardware: str | Device | Platform, what_if: Mapping[str, Num | str] | None, price: str | None
+) -> str | Platform:
+    """A name as it is where nothing changes, else the platform with changed device fields or price list."""
+    if isinstance(hardware, str) and not what_if and not price:
         return hardware
     platform, _ = _platform(hardware)
-    return platform.with_(device=vary(platform.device, what_if)) if what_if else platform
+    platform = platform.with_(device=vary(platform.device, what_if)) if what_if else platform
+    return platform.with_(price=price_of(platform.device.name, price)) if price else platform
 
 
 class Plan(Simulation):

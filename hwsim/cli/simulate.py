@@ -52,6 +52,7 @@ def command(
     partition: Annotated[str | None, typer.Option("--partition", help=f"share, saturation, dynamic {Pairs}")] = None,
     queue_limit: Annotated[int | None, typer.Option("--queue-limit", help="Reject above this many a replica.")] = None,
     closed_loop: Annotated[str | None, typer.Option("--closed-loop", help=f"users, turns, think {Pairs}")] = None,
+    price: Annotated[str | None, typer.Option("--price", help="Price list [the latest].")] = None,
     reference: Annotated[str | None, typer.Option("--reference", help="Machine that slowdowns refer to.")] = None,
     kv_blocks: Annotated[int | None, typer.Option("--kv-blocks", help="KV blocks [what memory leaves].")] = None,
     overhead: Annotated[str | None, typer.Option("--overhead", help='Host time an iteration, e.g. "2 ms".')] = None,

@@ -107,7 +107,7 @@ def with_argument(name: str, sides: Sequence[Side]) -> list[float] | None:
 
     ``task_time:decode/block.qkv+block.o_proj``: seconds of these operators of a phase; ``faster:NAME``: metric NAME of
     the second side over the first; ``fused_norm:decode/ALL_REDUCE+NORM``: both in turn against a norm that runs on the
-    reduced shard only.
+    reduced shard only; ``kv_swap:LINK``: the cache out and another in; ``kv_load_layer:LINK``: the cache of one layer.
     """
     kind, _, rest = name.partition(":")
     if kind == "faster" and len(sides) == 2:
@@ -123,9 +123,21 @@ def with_argument(name: str, sides: Sequence[Side]) -> list[float] | None:
         return [sum(_task_times(d, rest).values()) / _phase_s(d, rest) for d in sides[0]]
     if kind == "task_once":
         return [max(_each(d, rest)) for d in sides[0]]
+    if kind in ("kv_swap", "kv_load_layer"):
+        return [
+            _kv_over_link_s(d, rest) * (2.0 if kind == "kv_swap" else 1 / d["workload"]["layers"]) for d in sides[0]
+        ]
     if kind == "fused_norm":
         return [_fused(d, rest) for d in sides[0]]
     return None
+
+
+def _kv_over_link_s(document: Document, link: str) -> float:
+    """Seconds to move the KV cache of the scenario over a link of the device."""
+    links = document["hardware"]["links"]
+    if link not in links:
+        raise InputError(f"the device has no link {link}", seen=", ".join(links))
+    return float(document["memory"]["kv_cache_bytes"]) / float(links[link]["bandwidth_bytes_per_s"])
 
 
 def _phase(document: Document, name: str) -> Document:
