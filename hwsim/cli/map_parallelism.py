@@ -30,6 +30,9 @@ def command(
         list[int] | None,
         typer.Option("--batch", "-b", help="Sequences on all devices; repeatable [a grid]."),
     ] = None,
+    batching: Annotated[
+        str, typer.Option("--batching", help="static: all prompts at once; continuous: clients in a closed loop.")
+    ] = "static",
     prompt: o.Prompt = None,
     output: o.Output = 128,
     weights: o.Weights = None,
@@ -81,7 +84,16 @@ def command(
         result = api.plan_training(workload, hw, weights=weights or "bf16", **recipe, **kept)
     else:
         batches = tuple(batch or ())
-        result = api.plan(workload, hw, batch=batches, mapper=chooser or mapper, objective=objective, **asked, **common)
+        result = api.plan(
+            workload,
+            hw,
+            batch=batches,
+            mapper=chooser or mapper,
+            objective=objective,
+            batching=batching,
+            **asked,
+            **common,
+        )
     o.emit(o.to_json(result.document) if form == "json" else str(result), out, force)
 
 

@@ -6,7 +6,7 @@ TTFT = sum P + (m - 1) max P, TPOT = max(sum D, m max D). Both reduce to the col
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from hwsim.cost import money
 from hwsim.engine.estimate import Estimate, estimate, passes_of, static_power_w
-from hwsim.explore.layouts import Search, scenario_of
+from hwsim.explore.continuous import figures_at
+from hwsim.explore.layouts import Search, figures_of, loop_of, scenario_of
 from hwsim.ir.mapped import MappedGraph
 from hwsim.ir.result import Timeline
 from hwsim.mapping.parallelism.choose import Refine, Refined, as_is
@@ -48,9 +49,23 @@ def refiner(search: Search, columns: Columns) -> Refine:
         if layout.pp == 1:
             return as_is(columns, index)
         scenario = scenario_of(search, layout, int(columns.batch[index]), layout.dp)
-        return refined(search, index, estimate(search.model, search.platform, scenario, search.formats))
+        result = estimate(search.model, search.platform, scenario, search.formats)
+        one = refined(search, index, result)
+        return _in_loop(search, columns, one, result) if search.continuous else one
 
     return refine
+
+
+def _in_loop(search: Search, columns: Columns, one: Refined, result: Estimate) -> Refined:
+    """A refined static batch as a closed loop: prompts and steps are slower by what uneven stages make them."""
+    static = {name: np.array([float(value)]) for name, value in figures_of(result).items()}
+    prompts = one.ttft_s / static["ttft_s"][0]
+    step = static["tpot_s"][0]
+    steps = one.tpot_s / step
+    ttft = (columns.ttft_s[one.index] - step) * prompts + step * steps
+    tpot = (columns.tpot_s[one.index] - step) * prompts + step * steps
+    found = figures_at(static, np.array([ttft]), np.array([tpot]), loop_of(search, result.scenario))
+    return replace(one, **{name: float(value[0]) for name, value in found.items()})  # type: ignore[arg-type]
 
 
 def refined(search: Search, index: int, result: Estimate) -> Refined:

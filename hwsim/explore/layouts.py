@@ -13,8 +13,9 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from hwsim.engine.estimate import Estimate, estimate, memory_of
+from hwsim.engine.estimate import Estimate, estimate, memory_of, static_power_w
 from hwsim.errors import InfeasibleError
+from hwsim.explore.continuous import CROWD, Loop, closed_loop
 from hwsim.ir.platform import Platform
 from hwsim.ir.scenario import Scenario
 from hwsim.mapping.parallelism.columns import Columns
@@ -32,7 +33,8 @@ _FIGURES: Final = ("ttft_s", "tpot_s", "latency_s", "tokens_per_s", "energy_j_pe
 class Search:
     """The question: `base` holds lengths and formats; `batches` are totals over all devices (empty: find them).
 
-    `max_tp`: no wider tensor groups (None: any), e.g. to keep them inside a node.
+    `max_tp`: no wider tensor groups (None: any), e.g. to keep them inside a node. `continuous`: clients in a closed
+    loop (`hwsim.explore.continuous`) instead of one static batch.
     """
 
     model: Any
@@ -42,6 +44,7 @@ class Search:
     devices: int
     batches: tuple[int, ...] = ()
     max_tp: int | None = None
+    continuous: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,14 +55,6 @@ class Costed:
     columns: Columns
     refused: dict[str, int]
     unfit: dict[Layout, float]
-
-
-@dataclass(slots=True)
-class _Rows:
-    """Arrays of one group, before they are joined."""
-
-    layout: list[NDArray[np.int64]]
-    figures: dict[str, list[NDArray[Any]]]
 
 
 def cost_layouts(search: Search) -> Costed:
@@ -120,12 +115,40 @@ def _group(
     if not held.any():
         return {}
     index, batch, needed, usable = index[held], batch[held], needed[held], usable[held]
-    scenario = _grid(search, members, index, batch)
-    result = estimate(search.model, search.platform, scenario, search.formats, check=False)
-    figures = {name: np.broadcast_to(value, batch.shape) for name, value in figures_of(result).items()}
+    figures = price(search, members, index, batch)
     used = np.array([layout.devices for layout in members], dtype=np.int64)[index]
     sizes = {"layout": index + first, "batch": batch, "used": used, "needed_bytes": needed, "usable_bytes": usable}
     return {**sizes, **figures}
+
+
+def price(
+    search: Search,
+    members: Sequence[Layout],
+    index: NDArray[np.int64],
+    batch: NDArray[np.int64],
+    *,
+    check: bool = False,
+) -> dict[str, NDArray[Any]]:
+    """Figures of points by column name: point i is ``members[index[i]]`` at `batch[i]`. `check` asserts the laws."""
+    scenario = _grid(search, members, index, batch)
+    result = estimate(search.model, search.platform, scenario, search.formats, check=check)
+    figures = {name: np.broadcast_to(value, batch.shape) for name, value in figures_of(result).items()}
+    if not search.continuous:
+        return figures
+    prompts = np.array([layout.dp for layout in members], dtype=np.int64)
+    every = np.arange(len(members))
+    twice, sizes = np.concatenate([every, every]), np.concatenate([prompts, prompts * CROWD])
+    alone = estimate(search.model, search.platform, _grid(search, members, twice, sizes), search.formats, check=check)
+    ttft = np.broadcast_to(alone.metrics["ttft_s"].value, twice.shape)
+    one, crowd = ttft[: len(members)][index], ttft[len(members) :][index]
+    return closed_loop(figures, one, crowd, loop_of(search, scenario))
+
+
+def loop_of(search: Search, scenario: Scenario) -> Loop:
+    """The closed loop that serves the sequences of a scenario."""
+    power = static_power_w(search.platform, scenario.devices)
+    answer = float(np.max(scenario.output_tokens))
+    return Loop(scenario.batch, scenario.batch_of_replica, scenario.devices, answer, power, search.platform)
 
 
 def _grid(search: Search, members: Sequence[Layout], index: NDArray[np.int64], batch: NDArray[np.int64]) -> Scenario:

@@ -9,10 +9,9 @@ from typing import Any, Final
 
 import numpy as np
 
-from hwsim.engine.estimate import estimate
 from hwsim.errors import CheckFailedError, InfeasibleError, InputError
 from hwsim.explore.layout_stages import refiner
-from hwsim.explore.layouts import Costed, Search, cost_layouts, figures_of, scenario_of
+from hwsim.explore.layouts import Costed, Search, cost_layouts, price
 from hwsim.mapping.parallelism.choose import Choice, Refined, as_is
 from hwsim.mapping.parallelism.columns import Columns, Limits, allowed, failures, pareto
 from hwsim.units import gib
@@ -135,14 +134,13 @@ def _check(search: Search, columns: Columns, choice: Choice, goal: Goal) -> None
     """The chosen column, re-costed as `hwsim evaluate` would with all laws on, must agree and keep the limits."""
     best = choice.best
     layout = columns.layouts[int(columns.layout[best.index])]
-    scenario = scenario_of(search, layout, int(columns.batch[best.index]), layout.dp)
-    result = estimate(search.model, search.platform, scenario, search.formats)
-    for name, value in figures_of(result).items():
-        seen = float(getattr(columns, name)[best.index])
-        if np.isfinite(seen) and abs(seen - float(value)) > AGREEMENT * abs(float(value)):
-            raise CheckFailedError(f"{name} of {layout} is not the engine's", seen=f"{seen} and {float(value)}")
+    batch = columns.batch[best.index : best.index + 1]
+    for name, value in price(search, [layout], np.array([0]), batch, check=True).items():
+        seen, true = float(getattr(columns, name)[best.index]), float(value[0])
+        if np.isfinite(seen) and abs(seen - true) > AGREEMENT * abs(true):
+            raise CheckFailedError(f"{name} of {layout} is not the engine's", seen=f"{seen} and {true}")
     slow = best.ttft_s > goal.limits.ttft_s or best.tpot_s > goal.limits.tpot_s
-    if slow or not bool(np.all(result.memory.fits)):
+    if slow or not bool(columns.fits[best.index]):
         raise CheckFailedError("the mapper chose a layout that breaks a limit", where=str(layout))
     if best.partition is None and layout.pp == 1 and best != as_is(columns, best.index):
         raise CheckFailedError("the mapper changed the figures of its choice", where=str(layout))

@@ -21,8 +21,9 @@ from hwsim.mapping.registry import load_mapper
 
 PLAN_DEFAULTS: Final[Mapping[str, Any]] = {
     "devices": None, "objective": "throughput", "slo": None, "batch": (), "mapper": "parallelism", "budget": None,
-    "max_tp": None,
+    "max_tp": None, "batching": "static",
 }  # fmt: skip
+BATCHING: Final = ("static", "continuous")
 _MOST_DEVICES: Final = 65_536
 
 
@@ -50,9 +51,10 @@ def answer(
     base = replace(
         scenario, weights=formats.weights.name, activations=formats.activations.name, kv_cache=formats.kv_cache.name
     )
-    search = Search(model, platform, base, formats, devices, _batches(asked["batch"]), _max_tp(asked["max_tp"]))
+    limits = _batches(asked["batch"]), _max_tp(asked["max_tp"])
+    search = Search(model, platform, base, formats, devices, *limits, _continuous(asked["batching"], model))
     goal = Goal(asked["objective"], limits_of(asked["slo"]), _budget(asked["budget"]))
-    return plan(search, mapper, goal, {**about, "scenario": _scenario(base)})
+    return plan(search, mapper, goal, {**about, "scenario": {**_scenario(base), "batching": asked["batching"]}})
 
 
 def sized(platform: Platform, devices: object) -> tuple[Platform, int]:
@@ -65,6 +67,14 @@ def sized(platform: Platform, devices: object) -> tuple[Platform, int]:
         )
     bare = platform.count == 1 and platform.scale_out is None
     return (platform.with_(count=devices) if bare else platform), devices
+
+
+def _continuous(batching: object, model: Any) -> bool:
+    if batching not in BATCHING:
+        raise unknown_name("batching", str(batching), BATCHING, where="--batching")
+    if batching == "continuous" and "decode" not in model.phases:
+        raise InputError(f"{model.name} has no decode steps to batch", where="--batching", fix="--batching static")
+    return batching == "continuous"
 
 
 def _max_tp(limit: object) -> int | None:

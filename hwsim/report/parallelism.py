@@ -141,7 +141,8 @@ def _question(document: Document) -> str:
     asked = ", ".join(limits) or "no service limits"
     return (
         f"best {document['objective']} with {asked}; prompt {s['prompt_tokens']}, output {s['output_tokens']}; weights "
-        f"{s['weights']}, activations {s['activations']}, KV cache {s['kv_cache']}; {s['efficiency']}"
+        f"{s['weights']}, activations {s['activations']}, KV cache {s['kv_cache']}; {s['efficiency']}; "
+        f"{s['batching']} batching"
     )
 
 
