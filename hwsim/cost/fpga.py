@@ -122,7 +122,7 @@ def _check_width(task: Task, device: Device, o: Mapping[str, Any]) -> None:
                 f"{bits - max(o['weight_bits']):g} bit too many",
                 where=task.name,
                 seen=weight.format.name,
-                fix="--weights int4 or int8",
+                fix="--weights ternary" if o["ternary"] else "--weights int4 or int8",
                 budget={"bits": bits, "most_bits": max(o["weight_bits"])},
             )
 

@@ -24,6 +24,7 @@ from hwsim.ir.mapped import MappedGraph, Task
 from hwsim.ir.numbers import Num
 from hwsim.ir.platform import Device, Platform
 from hwsim.ir.result import Bracket, TaskCost, Timeline
+from hwsim.units import gib
 
 BAND: Final = 1.25
 COMPUTE_EFFICIENCY: Final = 0.8  # of the matrix peak on large batches: as in the generic model, rounded up
@@ -35,6 +36,7 @@ def plan(graph: MappedGraph) -> MappedGraph:
     o = device.extra.get("offload")
     if o is None:
         raise InfeasibleError(f"{device.name} has no offload section", fix="add offload: to its file")
+    _require_host(graph, device, o)
     totals: dict[str, Num] = {}
     for task in graph.tasks:
         for name, seconds in _queues(task, device, o).items():
@@ -42,6 +44,20 @@ def plan(graph: MappedGraph) -> MappedGraph:
     names = list(totals)
     binding = names[int(np.argmax([float(np.max(totals[n])) for n in names]))]
     return replace(graph, tasks=tuple(replace(t, choice={**t.choice, "binding": binding}) for t in graph.tasks))
+
+
+def _require_host(graph: MappedGraph, device: Device, o: Mapping[str, Any]) -> None:
+    """The host holds all weights. Raises InfeasibleError."""
+    stored = {w.name: w.stored_bytes * t.count for t in graph.tasks for w in t.operator.weights}
+    short = float(np.max(sum(stored.values(), 0))) - o["host_memory"]
+    if short > 0:
+        raise InfeasibleError(
+            f"{graph.workload} needs {gib(short)} more than the host of {device.name} has",
+            where="offload.host_memory",
+            seen=f"weights {gib(short + o['host_memory'])} of {gib(o['host_memory'])}",
+            fix="a smaller --weights format, or more offload.host_memory",
+            budget={"short_bytes": short},
+        )
 
 
 def task_cost(task: Task, platform: Platform) -> TaskCost:

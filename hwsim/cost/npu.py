@@ -17,7 +17,8 @@ import numpy as np
 from hwsim.cost import generic
 from hwsim.cost.bracketed import bracketed, plain
 from hwsim.cost.roofline import dynamic_energy_j
-from hwsim.ir.mapped import Task
+from hwsim.errors import InfeasibleError
+from hwsim.ir.mapped import MappedGraph, Task
 from hwsim.ir.numbers import Num
 from hwsim.ir.platform import Device, Platform
 from hwsim.ir.result import Bracket, TaskCost, Timeline
@@ -26,11 +27,37 @@ BAND: Final = 1.25  # the prefill law is within 17 % over nine published runs, t
 # Engine graphs of a layer: before attention, after it, and the feed-forward block; float parts lie between them.
 # (llm.npu counts 144 graphs, float ones included, in 24 layers: six a layer.)
 ENGINE_GRAPHS: Final = 3
+ENGINE_BITS: Final = 8
 
 
 def takes(device: Device) -> tuple[str, ...]:
     """Tilings where the generic model prices the device; the laws of phones are of whole products."""
     return () if "phone" in device.extra else generic.takes(device)
+
+
+def plan(graph: MappedGraph) -> MappedGraph:
+    """The graph as it is, if the int8 engine has a path for its weights. Raises InfeasibleError."""
+    device = graph.platform.device
+    phone = device.extra.get("phone")
+    for task in graph.tasks if phone and phone["processor"] in ("npu-int8", "npu-products") else ():
+        # biases are float, and the output head runs on the CPU
+        if task.kind in ("gemm", "moe") and task.operator.weights and task.operator.segment != "head":
+            weight = max(task.operator.weights, key=lambda w: float(np.max(w.elements)))
+            _require_path(device, task.name, weight.format.name, weight.format.element_bits)
+    return graph
+
+
+def _require_path(device: Device, where: str, name: str, bits: float) -> None:
+    """The engine multiplies `ENGINE_BITS`-bit weights alone. Raises InfeasibleError."""
+    if bits != ENGINE_BITS:
+        raise InfeasibleError(
+            f"{device.name} has no {bits:g}-bit path: its engine takes {ENGINE_BITS}-bit weights, "
+            f"{abs(bits - ENGINE_BITS):g} bit {'missing' if bits < ENGINE_BITS else 'too many'}",
+            where=where,
+            seen=name,
+            fix="--weights int8",
+            budget={"bits": bits, "engine_bits": ENGINE_BITS},
+        )
 
 
 def task_cost(task: Task, platform: Platform) -> TaskCost:

@@ -2,9 +2,10 @@
 
 A family module exposes ``task_cost(task, platform) -> TaskCost``. To add a family: write its file and one line here.
 It may also expose ``plan(graph) -> graph`` (its own mapping choices, written into `Task.choice`, and the refusal of
-what the device cannot hold), ``metrics(timelines) -> {name: Bracket}`` (figures that only this family has) and
-``takes(device) -> names`` (which kinds of mapper decisions its costs use: ``tiling``, ``mesh``, ``overlay``) and
-``tiles(operator, platform)`` (the kernels among which a mapper must pick).
+what the device cannot hold), ``weights_held(device)`` and ``cache_room(device, ranks)`` (share of the weights in its
+main memory; bytes for caches elsewhere), ``metrics(timelines) -> {name: Bracket}`` (figures that only this family
+has) and ``takes(device) -> names`` (which kinds of mapper decisions its costs use: ``tiling``, ``mesh``, ``overlay``)
+and ``tiles(operator, platform)`` (the kernels among which a mapper must pick).
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Final
 from hwsim.cost import roofline
 from hwsim.errors import unknown_name
 from hwsim.ir.mapped import MappedGraph, Task
+from hwsim.ir.numbers import Num
 from hwsim.ir.platform import Device, Platform
 from hwsim.ir.result import Bracket, TaskCost, Timeline
 from hwsim.ir.workload import Operator
@@ -83,6 +85,18 @@ def tiles(operator: Operator, platform: Platform) -> Tiles | None:
     """
     ask: Callable[..., Tiles | None] | None = getattr(_module(platform.device.kind), "tiles", None)
     return None if ask is None else ask(operator, platform)
+
+
+def weights_held(device: Device) -> float:
+    """Share of the weights that main memory holds: all of them, except where they lie in flash."""
+    ask: Callable[[Device], float] | None = getattr(_module(device.kind), "weights_held", None)
+    return 1.0 if ask is None else ask(device)
+
+
+def cache_room(device: Device, ranks: int) -> Num | None:
+    """Bytes for the caches of one of `ranks` devices where they lie on other devices; None: in its own memory."""
+    ask: Callable[[Device, int], Num | None] | None = getattr(_module(device.kind), "cache_room", None)
+    return None if ask is None else ask(device, ranks)
 
 
 def _module(kind: str) -> ModuleType:

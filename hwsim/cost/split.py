@@ -22,7 +22,7 @@ from hwsim.cost.bracketed import bracketed, plain
 from hwsim.cost.roofline import dynamic_energy_j
 from hwsim.ir.mapped import MappedGraph, Task
 from hwsim.ir.numbers import Num
-from hwsim.ir.platform import Platform
+from hwsim.ir.platform import Device, Platform
 from hwsim.ir.result import Bracket, TaskCost, Timeline
 
 BAND: Final = 1.45  # as the generic model
@@ -50,6 +50,11 @@ def plan(graph: MappedGraph) -> MappedGraph:
     """Note the number of ranks: the memory devices serve all of them."""
     ranks = {"ranks": graph.mapping.tensor_parallel}
     return replace(graph, tasks=tuple(replace(t, choice={**t.choice, **ranks}) for t in graph.tasks))
+
+
+def cache_room(device: Device, ranks: int) -> Num:
+    """Bytes on the memory devices for the caches of one of `ranks` devices of the model."""
+    return plain(_capacity(device.extra["split"]) / ranks)
 
 
 def metrics(timelines: Sequence[Timeline]) -> Mapping[str, Bracket]:

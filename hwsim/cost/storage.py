@@ -66,6 +66,12 @@ def task_cost(task: Task, platform: Platform) -> TaskCost:
     return bracketed(sum(parts.values()), parts, floors, BAND, energy_j=energy, model=f"flash {flash['mode']}")
 
 
+def weights_held(device: Device) -> float:
+    """Share of the weights in memory: none where each token reads all of them."""
+    flash = device.extra.get("flash", {})
+    return 0.0 if flash.get("mode") == "naive" else float(flash.get("resident", 1.0))
+
+
 def metrics(timelines: Sequence[Timeline]) -> Mapping[str, Bracket]:
     """Bytes read from flash for one pass of the last phase, and the time of it."""
     last = timelines[-1]

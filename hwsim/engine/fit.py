@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from hwsim.cost.memory import MemoryBudget, budget
+from hwsim.cost.registry import cache_room, weights_held
 from hwsim.errors import InfeasibleError
 from hwsim.ir.mapped import MappedGraph
 from hwsim.ir.numbers import Num
@@ -38,6 +39,7 @@ def device_budget(
     weights: Num = 0
     for graph in graphs:  # encoders have weights that decode does not touch
         weights = np.maximum(weights, device_weight_bytes(graph))
+    weights = weights * weights_held(platform.device)
     return budget(
         platform.device.main_memory.size_bytes,
         weights.item() if isinstance(weights, np.generic) else weights,
@@ -46,6 +48,7 @@ def device_budget(
         scenario.batch_of_replica,
         step_tokens_per_sequence=scenario.prompt_tokens,
         fraction=scenario.memory_fraction,
+        cache_room=cache_room(platform.device, scenario.tp),
     )
 
 
@@ -98,6 +101,7 @@ def require_fit(workload: str, platform: Platform, scenario: Scenario, memory: M
     """Raise InfeasibleError with the whole budget if any point does not fit in memory."""
     if np.all(memory.fits):
         return
+    _require_cache_room(workload, platform, memory)
     worst = {
         "capacity_bytes": float(np.max(memory.capacity_bytes)),
         "usable_bytes": float(np.max(memory.usable_bytes)),
@@ -122,6 +126,20 @@ def require_fit(workload: str, platform: Platform, scenario: Scenario, memory: M
         seen=f"{seen} > usable {gib(worst['usable_bytes'])} of {gib(worst['capacity_bytes'])}",
         fix=fix,
         budget={**worst, "short_bytes": short},
+    )
+
+
+def _require_cache_room(workload: str, platform: Platform, memory: MemoryBudget) -> None:
+    """Caches on other devices: raise InfeasibleError where they are what does not fit."""
+    if memory.cache_room_bytes is None or np.all(memory.kv_cache_bytes <= memory.cache_room_bytes):
+        return
+    cache, room = float(np.max(memory.kv_cache_bytes)), float(np.max(memory.cache_room_bytes))
+    raise InfeasibleError(
+        f"the caches of {workload} need {gib(cache - room)} more than the memory devices of {platform.name} hold",
+        where="memory devices, for each device of the model",
+        seen=f"{gib(cache)} of {gib(room)}",
+        fix=f"use --batch {int(np.min(memory.max_batch))} or less, a shorter context, or more split.devices",
+        budget={"kv_cache_bytes": cache, "cache_room_bytes": room, "short_bytes": cache - room},
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from hwsim.api import evaluate
+from hwsim.errors import InfeasibleError
 
 
 def metric(name: str, prompt: int = 98, output: int = 32, **offload: object) -> float:
@@ -49,3 +50,32 @@ def test_overlap_hides_the_new_keys_up_to_the_attention_over_old_ones() -> None:
         most = 80 * (2 * 8192**2 * 2 / 2 / (0.8 * 3.35e12) + batch * 2 * 8192 * 2 / 45.7e9)
         assert 0 < saved <= most * 1.001
     assert saved == pytest.approx(most, rel=1e-3)
+
+
+def test_a_host_too_small_for_the_weights_is_refused_with_the_amount() -> None:
+    with pytest.raises(InfeasibleError, match="more than the host") as caught:
+        evaluate("mixtral-8x22b", "moe-lens", what_if={"offload.host_memory": "100 GB"})
+    assert caught.value.budget["short_bytes"] > 100e9
+
+
+def test_caches_on_memory_devices_take_no_room_beside_the_weights() -> None:
+    options = {"tp": 2, "prompt": 512, "output": 128}
+    most = evaluate("llama-2-70b", "lamina-h100-4xh20", batch=1, **options).document["memory"]["max_batch"]
+    assert evaluate("llama-2-70b", "lamina-h100-4xh20", batch=most, **options).document["memory"]["fits"]
+    with pytest.raises(InfeasibleError, match="memory devices") as caught:
+        evaluate("llama-2-70b", "lamina-h100-4xh20", batch=most + 1, **options)
+    assert caught.value.budget["short_bytes"] > 0
+
+
+def test_flash_devices_hold_the_resident_share_only() -> None:
+    def held(mode: str) -> float:
+        document = evaluate("opt-6.7b", "m1-max-with-flash", what_if={"flash.mode": mode}).document
+        return float(document["memory"]["weights_bytes"])
+
+    assert held("naive") == 0
+    assert held("hybrid") == pytest.approx(6.66e9 * 2 / 2, rel=0.02)
+
+
+def test_an_engine_without_a_path_for_the_weights_says_how_many_bits() -> None:
+    with pytest.raises(InfeasibleError, match="no 4-bit path.*4 bit missing"):
+        evaluate("llama-2-7b", "hexagon", weights="int4")
