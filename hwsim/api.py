@@ -458,8 +458,8 @@ def plan(workload: str, hardware: str | Device | Platform, **options: Any) -> Pl
     Parameters
     ----------
     options: devices [all], objective (throughput, latency, energy, cost), slo (``"ttft=1s,tpot=50ms"``), batch (total
-        sequences, one or several; none: a grid), max_tp, mapper, budget; prompt, output, what_if and the
-        others of `evaluate` but tp, pp, ep, dp, sp.
+        sequences, one or several; none: a grid), batching (static, continuous), max_tp, mapper, budget; prompt, output,
+        what_if and the others of `evaluate` but tp, pp, ep, dp, sp.
 
     Raises
     ------
