@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from hwsim.serving.arrivals import generate, stream
 from hwsim.serving.cluster import TraceSource
 from hwsim.serving.iteration_time import ClosedFormTime, elapsed_s, iterations_until
 from hwsim.serving.kv import BlockPool
+from hwsim.serving.replica import Replica
 from hwsim.serving.request import Request
 from hwsim.serving.simulate import load_trace, simulate
 from hwsim.serving.spec import ClusterSpec, ReplicaSpec
@@ -73,24 +75,41 @@ def test_block_count_equals_a_walk_over_the_requests(size: int, joins: list[tupl
     assert safe == brute or pool.committed < total
 
 
-def test_conservation_of_requests_and_blocks_at_every_event() -> None:
+def conserved(cluster: Any) -> None:
+    """LAW-7 now: requests, KV blocks, and the counters that stand for lists."""
+    ended = int(np.isfinite(cluster.record.column("end_s")).sum())
+    assert cluster.arrived == ended + cluster.in_system
+    assert cluster.in_system == sum(r.in_system for r in cluster.replicas)
+    for engine in cluster.replicas:
+        assert 0 <= engine.kv_used <= engine.kv.total
+        assert engine.context == sum(engine.processed(r) for r in engine._order.values())
+        assert engine.decodes == len(engine._order)
+
+
+@pytest.mark.parametrize("clocked", [True, False])
+def test_conservation_of_requests_and_blocks_at_every_event(clocked: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the clock, and where replicas catch up at arrivals: there at every boundary, under all replicas' eyes."""
     trace = generate(12.0, 300, seed=2, prompt=("uniform", 300.0), output=("uniform", 150.0))
     spec = ClusterSpec([replica("sarathi", kv_blocks=220, options={"cap": 32, "chunk": 256})] * 2, "least_outstanding")
     cluster = spec.build(len(trace))
     load_trace(cluster, trace)
-    source = TraceSource(trace.arrival_s, trace.prompt, trace.output)
-    source.start(cluster)
+    cluster.dynamic = clocked
     events = 0
+    advance = Replica._advance
+
+    def watched(self: Replica, now_s: float) -> None:
+        nonlocal events
+        advance(self, now_s)
+        events += 1
+        conserved(cluster)
+
+    if not clocked:
+        monkeypatch.setattr(Replica, "_advance", watched)
+    TraceSource(trace.arrival_s, trace.prompt, trace.output).start(cluster)
     while cluster.clock._queue:
         cluster.clock.step()
         events += 1
-        ended = int(np.isfinite(cluster.record.column("end_s")).sum())
-        assert cluster.arrived == ended + cluster.in_system
-        assert cluster.in_system == sum(r.in_system for r in cluster.replicas)
-        for engine in cluster.replicas:
-            assert 0 <= engine.kv_used <= engine.kv.total
-            assert engine.context == sum(engine.processed(r) for r in engine._order.values())
-            assert engine.decodes == len(engine._order)
+        conserved(cluster)
     cluster.verify()
     assert events > 300
     assert cluster.record.column("restarts").sum() > 0
