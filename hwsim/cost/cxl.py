@@ -4,8 +4,9 @@ One prompt pass of the graph is the forward of a step; backward costs two more. 
 over `state_bytes` a parameter and is bound by memory; DMA to the GPU hides behind compute unless it is longer.
 
 - optimizer = state_bytes N x (share / rate of each tier), tiers one after another (pages interleaved)
-- DMA = 6 N bytes / min(link, cards x card rate or DRAM rate)
-- step = max(forward + backward, DMA) + optimizer
+- DMA = 6 N bytes / min(link, cards x card rate or DRAM rate, over the GPUs that share them)
+- overlap: a share of the optimizer runs beside the next pass; where both touch the cards, DMA waits for its bytes
+- step = max(forward + backward, DMA) + (1 - overlap) optimizer
 
 Formulas: docs/formulas/memory-beyond-hbm.md.
 """
@@ -49,10 +50,15 @@ def metrics(timelines: Sequence[Timeline]) -> Mapping[str, Bracket]:
     in_dram, on_cards = _PLACEMENTS[o["placement"]]
     optimizer = count * o["state_bytes"] * (in_dram / o["dram"] + (1 - in_dram) / (o["cards"] * o["card"]))
     source = o["cards"] * o["card"] if on_cards else o["dram"]
-    dma = count * DMA_BYTES / min(o["link"], source)
-    step = np.maximum(first.time_s * PASSES, dma) + optimizer
+    in_the_way = count * o["state_bytes"] * o["overlap"] * ((1 - in_dram) if on_cards else in_dram)
+    dma = np.maximum(
+        count * DMA_BYTES / o["link"],  # each GPU has a link of its own, and all of them share the memory behind
+        (o["gpus"] * count * DMA_BYTES + in_the_way) / source,
+    )
+    step = np.maximum(first.time_s * PASSES, dma) + (1 - o["overlap"]) * optimizer
     return {
         "optimizer_s": Bracket(plain(optimizer)),
+        "dma_s": Bracket(plain(dma)),
         "step_s": Bracket(plain(step)),
         "training_tokens_per_s": Bracket(plain(_rate(first.graph.tokens, step))),
     }

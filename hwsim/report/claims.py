@@ -56,7 +56,7 @@ def _summary(totals: Mapping[str, Any]) -> str:
 
 def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
     band = f"[{row['low']:.4g}, {row['high']:.4g}]" if row["low"] is not None else "-"
-    shown = band if row["predicted"] is None else f"{row['predicted']:.4g}"
+    shown = band if row["predicted"] is None else _number(row["predicted"])
     error = "-" if row["relative_error"] is None else f"{row['relative_error']:+.1%}"
     return (
         row["id"],
@@ -72,3 +72,8 @@ def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
 
 def _published(value: Any) -> str:
     return f"{value[0]:g} to {value[1]:g}" if isinstance(value, list) else f"{value:g}"
+
+
+def _number(value: float) -> str:
+    """Four digits, without an exponent up to a million."""
+    return f"{value:.0f}" if 1e4 <= abs(value) < 1e6 else f"{value:.4g}"

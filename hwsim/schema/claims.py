@@ -39,7 +39,8 @@ class Rule(Strict):
     set: dict[str, Any] = {}
     options: dict[str, Any] = {}
     against: str = ""  # the other side, where the setup names one side only
-    run: Literal["", "evaluate", "simulate", "timeline", "pair", "speculate"] = ""  # public function that answers this side [evaluate]
+    # public function that answers this side [evaluate]
+    run: Literal["", "evaluate", "simulate", "timeline", "pair", "speculate"] = ""
     use: str = ""  # metric of the estimate that the claim's metric means here
     grid: dict[str, list[Any]] = {}  # settings: the best counts ("up to"); of a published range both ends
     free: dict[str, list[Any]] = {}  # unpublished parameters: the claim must lie in the band over them

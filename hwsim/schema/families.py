@@ -175,6 +175,8 @@ class CxlSection(Strict):
     card: Bandwidth  # of one card
     dram: Bandwidth
     link: Bandwidth
+    gpus: Count = 1  # that share the cards and the DRAM, each with a copy of the weights and a link of its own
+    overlap: Share = 0.0  # share of the optimizer beside the next forward and backward
     state_bytes: Ratio  # that Adam passes over for one parameter
     mfu: Fraction01
 

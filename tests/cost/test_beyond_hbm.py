@@ -97,3 +97,22 @@ def test_one_operator_workloads() -> None:
     result = evaluate("gemv:16384x16384", "wse2", weights="fp16")
     assert result.document["workload"]["parameters"] == 16384**2
     assert float(result.latency_s) == pytest.approx(1.2e-6, rel=0.1)
+
+
+def finetune(metric: str, **cxl: object) -> float:
+    what_if = {f"cxl.{key}": value for key, value in cxl.items()}
+    document = evaluate("llama-2-7b", "cxl-finetune", prompt=4096, output=2, what_if=what_if, check_fit=False).document
+    return float(document["metrics"][metric]["value"])
+
+
+def test_an_optimizer_beside_the_pass_shortens_the_step_until_it_blocks_the_dma() -> None:
+    apart, beside = (finetune("step_s", placement="aware", overlap=share) for share in (0.0, 1.0))
+    assert apart - beside == pytest.approx(finetune("optimizer_s", placement="aware"))
+    assert finetune("dma_s", placement="aware", overlap=1.0) == finetune("dma_s", placement="aware")
+    assert finetune("dma_s", placement="cxl", overlap=1.0) > finetune("dma_s", placement="cxl")
+
+
+def test_gpus_share_the_cards_and_more_cards_relieve_them() -> None:
+    one, four = (finetune("dma_s", gpus=n) for n in (1, 4))
+    assert four == pytest.approx(4 * one)
+    assert finetune("dma_s", gpus=4, cards=4) == pytest.approx(6 * 6.74e9 / 29e9, rel=0.01)
