@@ -57,6 +57,7 @@ class _Pools:
         made = [SharedLink(cluster.clock, spec.bandwidth_bytes_per_s, spec.latency_s) for _ in range(count)]
         self.link_of = {replica.index: made[i % count] for i, replica in enumerate(self.prefills)}
         self.decodes = cluster.everyone[spec.prefill :]
+        self.heading = {replica.index: 0 for replica in self.decodes}  # requests whose cache is on its way
         self.router = LeastOutstanding()
         self.front = cluster.router
         cluster.replicas = list(cluster.everyone)
@@ -76,7 +77,8 @@ class _Pools:
         """Take a request off its prefill replica; False if it may decode where it is."""
         if replica not in self.prefills:
             return False
-        target = self.router.pick(request, self.decodes)
+        target = min(self.decodes, key=lambda r: r.in_system + self.heading[r.index])
+        self.heading[target.index] += 1
         replica.hand_over(request, now_s)
         self.cluster.leave_replica(now_s)
         size = request.prefill * self.spec.kv_bytes_per_token * (1 - self.spec.hidden)
@@ -85,4 +87,5 @@ class _Pools:
 
     def _arrived(self, request: Request, target: Any, now_s: float) -> None:
         request.kv_ready = True
+        self.heading[target.index] -= 1
         self.cluster.enter_replica(request, target, now_s)
