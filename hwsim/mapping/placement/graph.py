@@ -2,8 +2,9 @@
 
 Equal layers are folded: a column's variable counts the copies that take it. Of a tensor that goes from layer to
 layer, all copies but the last reach all copies but the first of their consumers, and the last copy leaves the block;
-which layer is first and last is decided by one-hot variables. Every placement of the unrolled graph satisfies these
-rows at its own cost, so the bound holds for it; `arrange` then says which layer takes what, at exact cost.
+which layer is first and last is decided by one-hot variables, and a site with layers but not the first one is entered
+at least once. Every placement of the unrolled graph satisfies these rows at its own cost, so the bound holds for it;
+`arrange` then says which layer takes what, at exact cost.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ class GraphProgram:
     energy_unit: float
     arrives: list[list[Sum]] = field(default_factory=list)  # [site] = [seconds, joules] of what arrives there
     memory: list[Sum] = field(default_factory=list)
+    entered: dict[str, list[Sum]] = field(default_factory=dict)  # [block][site]: how often tensors arrive
 
     def busy(self, site: int) -> Sum:
         """Seconds of a site: its operators and what arrives (scaled)."""
@@ -81,6 +83,7 @@ def build(problem: GraphProblem, *, overflow: bool = False) -> GraphProgram:
     ends = _Ends(out)
     for flow in problem.flows:
         _flow(out, ends, flow)
+    _rings(out, ends)
     _memories(out, ends, overflow)
     for k, flow in enumerate(problem.flows):
         if flow.inner:
@@ -104,6 +107,7 @@ class _Ends:
         self.target = target
         self._all: dict[int, Places] = {}
         self._one: dict[tuple[int, str], Places] = {}
+        self._used: dict[int, Places] = {}
 
     def all(self, item: int) -> Places:
         if item not in self._all:
@@ -127,6 +131,16 @@ class _Ends:
             self._one[key] = [Sum([c]) for c in columns]
         return self._one[key]
 
+    def used(self, item: int) -> Places:
+        """Whether a site holds any copy of an item (1 where it does, at least)."""
+        if item not in self._used:
+            program, shares = self.target.program, self.share(item)
+            columns = program.columns(len(shares))
+            for column, share in zip(columns, shares, strict=True):
+                Sum([column]).plus(share, -1.0).row(program, low=0.0)
+            self._used[item] = [Sum([c]) for c in columns]
+        return self._used[item]
+
     def without(self, item: int, which: str) -> Places:
         """All copies but the first or the last."""
         return [Sum().plus(a).plus(o, -1.0) for a, o in zip(self.all(item), self.one(item, which), strict=True)]
@@ -137,22 +151,61 @@ class _Ends:
 
 
 def _flow(target: GraphProgram, ends: _Ends, flow: Flow) -> None:
-    costs = np.stack([target.problem.send_s(flow), target.problem.send_j(flow)])
-    copies = target.problem.items[flow.source].copies
+    problem = target.problem
+    costs = np.stack([problem.send_s(flow), problem.send_j(flow)])
+    copies = problem.items[flow.source].copies
     leaving = [ends.one(i, "first") for i in flow.exits] + [ends.share(i) for i in flow.everywhere]
-    if copies == 1 or not (flow.wraps or leaving):
+    if copies == 1:
         _edge(target, ends.all(flow.source), [*(ends.all(i) for i in flow.each), *leaving], costs, copies)
         return
+    counted = np.concatenate([costs, 1 - np.eye(len(problem.sites))[None]])
+    entered = target.entered.setdefault(problem.items[flow.source].block, [Sum() for _ in problem.sites])
+    if not (flow.wraps or leaving):
+        _edge(target, ends.all(flow.source), [ends.all(i) for i in flow.each], counted, copies, entered)
+        return
     body = [ends.without(i, "last") for i in flow.each] + [ends.without(i, "first") for i in flow.wraps]
-    _edge(target, ends.without(flow.source, "last"), body, costs, copies - 1)
-    last = [ends.one(i, "last") for i in flow.each] + leaving
-    _edge(target, ends.one(flow.source, "last"), last, costs, 1)
+    _edge(target, ends.without(flow.source, "last"), body, counted, copies - 1, entered)
+    last = [ends.one(i, "last") for i in flow.each]
+    _edge(target, ends.one(flow.source, "last"), [*last, *leaving], counted, 1, entered)
 
 
-def _edge(target: GraphProgram, source: Places, sinks: list[Places], costs: Array, copies: int) -> None:
-    for site, (seconds, joules) in edge(target.program, source, sinks, costs, copies):
+def _edge(
+    target: GraphProgram, source: Places, sinks: list[Places], costs: Array, copies: int, entered: Places = ()
+) -> None:
+    """Edge variables of a flow: what arrives, and how often, at each site."""
+    for site, (seconds, joules, *count) in edge(target.program, source, sinks, costs, copies):
         target.arrives[site][0].plus(seconds)
         target.arrives[site][1].plus(joules)
+        if count:
+            entered[site].plus(count[0])
+
+
+def _rings(target: GraphProgram, ends: _Ends) -> None:
+    """A site that holds a layer's entry, but not the first layer's, is entered from another at least once.
+
+    Without this, layers of two sites could each feed themselves in a ring.
+    """
+    problem = target.problem
+    for item in sorted({i for flow in problem.flows for i in flow.wraps}):
+        if not _returns(problem, item):
+            continue
+        for site, entered in enumerate(target.entered[problem.items[item].block]):
+            row = Sum().plus(entered).plus(ends.used(item)[site], -1.0).plus(ends.one(item, "first")[site])
+            row.row(target.program, low=0.0, name="entered")
+
+
+def _returns(problem: GraphProblem, item: int) -> bool:
+    """Whether an item reaches, through its own layer, a tensor that comes back to it in the next."""
+    reached, queue = {item}, [item]
+    while queue:
+        at = queue.pop()
+        for flow in (f for f in problem.flows if f.source == at):
+            if item in flow.wraps:
+                return True
+            new = set(flow.each) - reached
+            reached |= new
+            queue += new
+    return False
 
 
 def _memories(target: GraphProgram, ends: _Ends, overflow: bool) -> None:
