@@ -27,7 +27,10 @@ def test_there_are_mappers_to_check() -> None:
     assert {"tiling", "greedy", "exhaustive", "roofline", "parallelism"} <= set(SHIPPED)
 
 
-@pytest.mark.parametrize("name", SHIPPED)
+SLOW = ("exhaustive", "greedy")
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.long) if n in SLOW else n for n in SHIPPED])
 def test_shipped_mappers_conform(name: str) -> None:
     objectives = () if name == "parallelism" else ("edp",)
     report = check_mapper(load_mapper(name).mapper, objectives=objectives)

@@ -65,7 +65,7 @@ def test_the_same_work_for_another_time() -> None:
 
 
 def test_pipelines_are_never_quicker_than_their_columns_in_a_loop_either() -> None:
-    question, _, loop = both("deepseek-v2-lite", 4, batches=(16,))
+    question, _, loop = both("deepseek-v2-lite", 2, batches=(16,))
     refine = refiner(question, loop)
     staged = [i for i in range(len(loop)) if loop.layouts[loop.layout[i]].pp > 1]
     assert staged
