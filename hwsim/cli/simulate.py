@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from hwsim.cli import options as o
+from hwsim.cli.progress import Meter
 
 Policies = "vllm (0.2, prefill first), vllm_v1 (today's), sarathi, orca, lightllm, faster_transformer or static."
 Routers = "round_robin, least_outstanding, lor, least_loaded, prefix_aware, slo_aware, random"
@@ -76,7 +77,11 @@ def command(
 
     # What the command line leaves alone may come from a scenario file.
     options = {name: given[name] for name in SIMULATE_DEFAULTS if name in given and _stated(context, name)}
-    document = simulate(workload, hw, note=None if quiet else o.note, **options).to_dict()
+    meter = Meter()
+    try:
+        document = simulate(workload, hw, note=None if quiet else meter, **options).to_dict()
+    finally:
+        meter.close()
     o.emit(render(document, form), out, force)
     if document.get("interrupted"):
         raise KeyboardInterrupt

@@ -226,8 +226,8 @@ class TraceSource:
         self.progress: Callable[[str], None] | None = None
 
     def arrived(self, before: int, position: int, size: int) -> None:
-        """Tell the progress callback about each 16,384th arrival."""
-        if self.progress is not None and before >> 14 != position >> 14:
+        """Tell the progress callback about each 1,024th arrival."""
+        if self.progress is not None and before >> 10 != position >> 10:
             self.progress(f"{position:,} of {size:,} requests have arrived")
 
     def request(self, index: int) -> Request:
@@ -275,7 +275,7 @@ class TraceSource:
                     replica.catch_up(now_s)
             clock._now = now_s
             cluster.arrive(self.request(index))
-            if not index & 0x3FFF:
+            if not index & 0x3FF:
                 self.arrived(index - 1, index, len(times))
             self._next = index + 1
         for replica in replicas:

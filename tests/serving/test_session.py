@@ -100,3 +100,44 @@ def test_interrupt_keeps_the_partial_table(tmp_path: Path, monkeypatch: pytest.M
     assert int(np.isfinite(partial.column("end_s")).sum()) == 50
     write_table(partial, tmp_path / "partial.csv")
     assert sum("finished" in line for line in (tmp_path / "partial.csv").read_text().splitlines()) >= 50
+
+
+def test_interrupt_on_the_command_line_prints_what_there_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from hwsim.serving import cluster as cluster_module
+
+    original, seen = cluster_module.Cluster.on_finish, []
+
+    def stop_at_thirty(self: Any, *arguments: Any) -> None:
+        original(self, *arguments)
+        seen.append(1)
+        if len(seen) == 30:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(cluster_module.Cluster, "on_finish", stop_at_thirty)
+    table = tmp_path / "partial.csv"
+    assert command_line([*SERVE, "--rate", "4", "--requests", "200", "--requests-csv", str(table), "-f", "json"]) == 130
+    document = json.loads(capsys.readouterr().out)
+    assert document["interrupted"]
+    assert document["counts"]["finished"] == 30
+    assert len(table.read_text().splitlines()) == 201
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_progress_is_a_bar_on_a_terminal_only(
+    terminal: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from hwsim.cli import progress
+
+    clock = iter(range(0, 1000, 10))
+    monkeypatch.setattr(progress.time, "monotonic", lambda: float(next(clock)))
+    monkeypatch.setattr(progress.sys.stderr, "isatty", lambda: terminal, raising=False)
+    meter = progress.Meter()
+    meter("1,024 of 2,048 requests have arrived")
+    meter("1 request/s: 99 % within the service level")
+    meter.close()
+    written = capsys.readouterr()
+    assert written.out == ""
+    assert ("[############............]" in written.err) is terminal
+    assert "99 % within" in written.err
