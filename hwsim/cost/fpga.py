@@ -71,7 +71,11 @@ def plan(graph: MappedGraph) -> MappedGraph:
 
 
 def metrics(timelines: Sequence[Timeline]) -> Mapping[str, Bracket]:
-    """Work of the last phase (one decode step): MACs with padding, loaded bytes, instructions."""
+    """Work of the last phase (one decode step): MACs with padding, loaded bytes, instructions.
+
+    `program_bytes` holds the decode programs of all lengths up to the longest, one for each group of `length_step`:
+    programs grow linearly with the length, so the mean one stands for all.
+    """
     graph = timelines[-1].graph
     o = _section(graph.platform.device)
     macs: Num = 0.0
@@ -79,10 +83,19 @@ def metrics(timelines: Sequence[Timeline]) -> Mapping[str, Bracket]:
     for task in graph.tasks:
         macs = macs + _macs(task, o) * task.count
         loaded = loaded + _loaded_bytes(task, o) * task.count
+    instructions = macs / (o["mv_cols"] * o["mv_depth"])
+    prompt = timelines[0].graph.tokens / timelines[0].graph.batch
+    contexts = [t.operator.dims["context"] for t in graph.tasks if t.kind == "attention_decode"]
+    longest = (
+        2 * contexts[0] - prompt if contexts else prompt
+    )  # the mean context lies half of the reply past the prompt
     return {
         "macs": Bracket(macs),
         "loaded_bytes": Bracket(loaded),
-        "instructions": Bracket(macs / (o["mv_cols"] * o["mv_depth"])),
+        "instructions": Bracket(instructions),
+        "program_bytes": Bracket(
+            plain(instructions * o["instruction_bytes"] * np.ceil(np.asarray(longest) / o["length_step"]))
+        ),
         "dsp_used": Bracket(dsp_used(o)),
     }
 
@@ -213,7 +226,8 @@ def _mv_slots(task: Task, o: Mapping[str, Any]) -> Num:
         return sum((rows * dims["k"] * _up(w, cols) * d for w, d in _kept(task, o)), 0.0)
     if task.kind == "attention_decode":
         heads = dims["batch"] * dims["n_heads"]
-        return heads * (dims["head_dim"] * _up(dims["context"], cols) + dims["context"] * _up(dims["v_head_dim"], cols))
+        context = _up(dims["context"], o["length_step"])  # one program serves a group of lengths, at its upper end
+        return heads * (dims["head_dim"] * _up(context, cols) + context * _up(dims["v_head_dim"], cols))
     if task.kind == "attention_prefill":
         heads, keys = dims["batch"] * dims["q_len"] * dims["n_heads"], dims["prefix"] + dims["q_len"]
         return heads * (dims["head_dim"] * _up(keys, cols) + keys * _up(dims["v_head_dim"], cols))

@@ -57,6 +57,7 @@ class FpgaSection(Strict):
     quantized_head: bool = True
     kv_bits: NoCount = 0  # of one cached element as loaded; 0: as the scenario's format says
     instruction_bytes: Count = 16
+    length_step: Count = 16  # tokens of context that share one decode program (length-adaptive compilation)
     power_run: PowerW = 0.0
 
 

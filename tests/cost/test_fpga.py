@@ -99,3 +99,34 @@ def test_reuse_factors_are_legal(n_in: int, n_out: int, reuse: int) -> None:
 def test_smape_of_a_wrong_zero_is_its_maximum() -> None:
     assert hls.smape([0.0, 1.0], [1.0, 1.0]) == pytest.approx(1.0)
     assert hls.smape([0.0], [0.0]) == 0
+
+
+def test_programs_of_all_lengths_shrink_with_the_group() -> None:
+    def programs(step: int) -> float:
+        result = evaluate("llama-2-7b", "vhk158", prompt=1024, output=1024, what_if={"fpga.length_step": step})
+        return float(result.document["metrics"]["program_bytes"]["value"])
+
+    assert programs(1) / programs(16) == pytest.approx(16, rel=0.01)
+    assert programs(16) < 256e6  # one channel of the memory holds them
+
+
+def test_a_group_of_lengths_costs_its_upper_end() -> None:
+    def step(context: int) -> float:
+        return float(evaluate("llama-2-7b", "vhk158", prompt=context - 1, output=2).tpot_s)
+
+    slow, fast = step(1009), step(1024)
+    mac = [
+        evaluate("llama-2-7b", "vhk158", prompt=c - 1, output=2).document["phases"][1]["resources"]["mac"]
+        for c in (1009, 1024)
+    ]
+    assert mac[0] == pytest.approx(mac[1])
+    assert slow <= fast
+
+
+def test_weights_of_three_to_eight_bits_load_in_proportion() -> None:
+    """Five widths, unpacked on their way to the chains; the cache adds the same to each."""
+    names = [f"int{bits}-g128" for bits in (3, 4, 5, 6, 8)]
+    loaded = [evaluate("llama-2-7b", "vhk158", weights=n).document["metrics"]["loaded_bytes"]["value"] for n in names]
+    steps = np.diff(loaded) / np.diff([3, 4, 5, 6, 8])
+    assert np.allclose(steps, steps[0], rtol=0.02)
+    assert steps[0] == pytest.approx(6.6e9 / 8, rel=0.1)
