@@ -7,6 +7,7 @@ process (best of three), so that other work on the machine disturbs little; `sim
 from __future__ import annotations
 
 import argparse
+import json
 import resource
 import subprocess
 import sys
@@ -20,17 +21,13 @@ from hwsim.serving.iteration_time import ClosedFormTime
 from hwsim.serving.simulate import simulate
 from hwsim.serving.spec import ClusterSpec, ReplicaSpec
 from hwsim.serving.traces import Trace, read_trace
+from hwsim.validation.serving import run_case
 
 # An 8B model on one A100: 6 ms to read the weights, 27 us a token when compute-bound (closed form, not measured).
 TIME = ClosedFormTime(1e-3, 5.99e-3, 2.7e-5, 4.89e-8, 1.33e-9)
-CASES = (
-    ("vllm", 1, "round_robin"),
-    ("sarathi", 1, "round_robin"),
-    ("orca", 1, "round_robin"),
-    ("vllm", 8, "round_robin"),
-    ("sarathi", 8, "round_robin"),
-    ("vllm", 8, "least_outstanding"),
-)
+POLICIES = ("vllm", "sarathi", "orca", "vllm_v1")
+CLUSTERS = ((1, "round_robin"), (8, "round_robin"), (8, "least_outstanding"))
+CASES = tuple((policy, count, router) for count, router in CLUSTERS for policy in POLICIES)
 
 
 def replica(policy: str) -> ReplicaSpec:
@@ -70,6 +67,17 @@ def speeds(trace: Trace) -> None:
         print(f"{policy:<10}{count} x {router:<20}{len(trace) / seconds:>12,.0f} requests/s")
 
 
+def against_vidur(folder: Path) -> None:
+    """CPU seconds of each exact case beside those that its file records for Vidur's own simulation."""
+    document = json.loads((folder / "cases.json").read_text(encoding="utf-8"))
+    trace = read_trace(folder / "trace.csv.gz")
+    for case in document["cases"]:
+        seconds = cpu_s(lambda case=case: run_case({**document, **case}, trace), 5)
+        theirs = case["vidur_sim_cpu_s"]
+        ratio = f"{theirs / seconds:,.0f} times as fast"
+        print(f"{case['name']:<20}{seconds:>8.3f} s against {theirs:.2f} s of Vidur: {ratio}")
+
+
 def long_run(count: int) -> None:
     """One million requests in a process of its own, to see its peak memory."""
     code = (
@@ -98,10 +106,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("trace", type=Path)
     parser.add_argument("--million", action="store_true", help="also run one million requests")
+    parser.add_argument("--cases", type=Path, help="Folder of exact cases: also ratios against Vidur.")
     given = parser.parse_args()
     print(f"simpy: {pace():,.0f} timeouts/s")
     speeds(read_trace(given.trace))
     cold_start(given.trace)
+    if given.cases:
+        against_vidur(given.cases)
     if given.million:
         long_run(1_000_000)
 
