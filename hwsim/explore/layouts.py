@@ -82,9 +82,7 @@ def cost_layouts(search: Search) -> Costed:
             refused[error.what] += len(members)
             continue
         kept += members
-        if part is None:
-            refused["more replicas than sequences"] += len(members)
-        elif part:
+        if part:
             parts.append(part)
     if not kept:
         reasons = ", ".join(f"{reason} ({count})" for reason, count in refused.most_common(3))

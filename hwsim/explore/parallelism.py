@@ -149,19 +149,17 @@ def _check(search: Search, columns: Columns, choice: Choice, goal: Goal) -> None
 def _considered(costed: Costed, goal: Goal) -> dict[str, Any]:
     """How many layouts there are, and why the others fail."""
     columns = costed.columns
-    failed = dict(failures(columns, goal.limits))
-    unfit = len(costed.unfit)
-    priced = len(np.unique(columns.layout))
-    smallest = min(costed.unfit.values(), default=None)
-    inside = sum(1 for layout in costed.unfit if layout in {columns.layouts[i] for i in np.unique(columns.layout)})
+    legal, priced, unfit = len(columns.layouts), len(np.unique(columns.layout)), len(costed.unfit)
+    late = {name: count for name, count in failures(columns, goal.limits).items() if name != "memory"}
+    failed = {"memory": unfit, "more replicas than sequences": legal - priced - unfit, **late}
     return {
-        "legal": len(columns.layouts),
+        "legal": legal,
         "illegal": dict(sorted(costed.refused.items(), key=lambda item: -item[1])),
         "priced_layouts": priced,
         "priced_points": len(columns),
-        "failed": {"memory": unfit, **{k: v for k, v in failed.items() if k != "memory"}},
-        "memory_short_bytes": smallest,
-        "feasible": priced - inside - sum(v for k, v in failed.items() if k != "memory"),
+        "failed": {name: count for name, count in failed.items() if count},
+        "memory_short_bytes": min(costed.unfit.values(), default=None),
+        "feasible": priced - sum(late.values()),
     }
 
 

@@ -224,6 +224,13 @@ def test_nothing_beats_the_front_and_everything_else_is_beaten() -> None:
         assert not better.any()
 
 
+@pytest.mark.parametrize("options", [{"batch": (2,)}, {"batch": (2, 64), "slo": "tpot=20ms"}, {"batch": (512,)}])
+def test_every_layout_is_accounted_for(options: dict[str, Any]) -> None:
+    c = hwsim.plan("llama-3.1-70b", "dgx-h100", devices=8, **options).document["considered"]
+    assert c["feasible"] + sum(c["failed"].values()) == c["legal"]
+    assert 0 < c["feasible"] <= c["priced_layouts"]
+
+
 def test_failures_add_up() -> None:
     columns = cost_layouts(search("llama-3.1-70b", "dgx-h100", 8)).columns
     limits = Limits(0.3, 0.02)
