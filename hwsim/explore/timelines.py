@@ -72,6 +72,8 @@ def timeline_document(
         # What the technique is held against: the undivided batch; of a pipeline or an offload, its own steps in turn.
         "in_turn_s": float(whole.time_s) if technique.parts > 1 else schedule.serial_s,
         "jobs": len(jobs),
+        "batch": int(scenario.batch),
+        "devices": int(scenario.devices),
     }
 
 

@@ -34,14 +34,11 @@ def compute_bound(document: Document) -> float:
     return peak / (2 * float(document["workload"]["active_parameters"]))
 
 
-def _fraction_of_optimal(a: Document, b: Document) -> float:
-    """Processed tokens/s a device of `a` (a run, or a timeline of b's batch) over the compute-bound rate of `b`."""
-    if str(a["schema"]).startswith("hwsim/timeline"):
-        scenario, devices = b["scenario"], float(b["hardware"]["devices"])
-        processed = float(scenario["batch"]) / (float(a["makespan_s"]) * devices)
-    else:
-        processed = value(a, "processed_tokens_per_s") / float(a["hardware"]["devices"])
-    return processed / compute_bound(b)
+def processed_rate(document: Document) -> float:
+    """Tokens/s that a device works off, prompts included: of a run, or of one step of a timeline's batch."""
+    if str(document["schema"]).startswith("hwsim/timeline"):
+        return float(document["batch"]) / (float(document["makespan_s"]) * float(document["devices"]))
+    return value(document, "processed_tokens_per_s") / float(document["hardware"]["devices"])
 
 
 def _decode_cost(a: Document, b: Document) -> float:
@@ -89,10 +86,10 @@ ABSOLUTE: Final[dict[str, Callable[[Document], float]]] = {
 RATIO: Final[dict[str, Callable[[Document, Document], float]]] = {
     "capacity_ratio": lambda a, b: rate(a) / rate(b),
     "capacity_saving": lambda a, b: 1 - rate(b) / rate(a),
-    "fraction_of_optimal": _fraction_of_optimal,
+    "fraction_of_optimal": lambda a, b: processed_rate(a) / compute_bound(b),
     "cost_ratio": _decode_cost,
     "bubble_ratio": lambda a, b: _bubble_s(b) / _bubble_s(a),
-    "processed_ratio": lambda a, b: value(a, "processed_tokens_per_s") / value(b, "processed_tokens_per_s"),
+    "processed_ratio": lambda a, b: processed_rate(a) / processed_rate(b),
     "makespan_ratio": lambda a, b: float(b["makespan_s"]) / float(a["makespan_s"]),
     "makespan_loss": lambda a, b: 1 - float(b["makespan_s"]) / float(a["makespan_s"]),
     "decode_step_ratio": lambda a, b: value(a, "tpot_s") / value(b, "tpot_s"),
@@ -105,11 +102,16 @@ GRID: Final[dict[str, Callable[[Side], float]]] = {"saturation_tokens": _saturat
 def with_argument(name: str, sides: Sequence[Side]) -> list[float] | None:
     """Metrics that take an argument after a colon; None for other names.
 
-    ``task_time:decode/block.qkv+block.o_proj``: seconds of these operators of a phase; ``faster:NAME``: metric NAME of
-    the second side over the first; ``fused_norm:decode/ALL_REDUCE+NORM``: both in turn against a norm that runs on the
-    reduced shard only; ``kv_swap:LINK``: the cache out and another in; ``kv_load_layer:LINK``: the cache of one layer.
+    ``mean:NAME``: a ratio averaged over the settings of both sides. ``task_time:decode/block.qkv+block.o_proj``:
+    seconds of these operators of a phase (``task_once``: of one execution, the longest; ``task_share``: of the phase).
+    ``faster:NAME``: metric NAME of the second side over the first. ``fused_norm:decode/ALL_REDUCE+NORM``: both in turn
+    against a norm that runs on the reduced shard only. ``kv_swap:LINK``: the cache out and another in;
+    ``kv_load_layer:LINK``: the cache of one layer.
     """
     kind, _, rest = name.partition(":")
+    if kind == "mean":
+        values = [RATIO[rest](a, b) for a, b in zip(*sides, strict=True)]
+        return [sum(values) / len(values)]
     if kind == "faster" and len(sides) == 2:
         pairs = (
             zip(sides[0], sides[1], strict=True)

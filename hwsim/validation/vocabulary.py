@@ -18,6 +18,7 @@ from hwsim.schema.claims import Claim, ClaimsFile, Rule
 
 _RANGE: Final = re.compile(r"\s*<?\s*(\d+)\s*(?:-|to)\s*(\d+)\s*\Z")
 _PRECISIONS: Final = {"fp16": "fp16", "bf16": "bf16", "w8a8": "w8a8", "int8": "w8a8", "fp8": "fp8", "int4": "int4"}
+SIZES: Final = {"pd_ratio", "prompt_len", "gen_len"}  # settings that are words of a setup, not options
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +105,7 @@ def _points(claim: Claim, file: ClaimsFile, side: str) -> tuple[tuple[Point, ...
     what_if = _named({k: v for rule in reversed(rules) for k, v in rule.set.items()}, setup)
 
     run = next((r.run for r in rules if r.run), "evaluate")
-    axes = {part for r in rules for name in (*r.grid, *r.free) for part in name.split("+")} - {"pd_ratio"}
+    axes = {part for r in rules for name in (*r.grid, *r.free) for part in name.split("+")} - SIZES
 
     def point(chosen: Mapping[str, Any]) -> Point:
         sizes = {**setup, **{k: v for k, v in chosen.items() if "." not in k}}
@@ -115,7 +116,7 @@ def _points(claim: Claim, file: ClaimsFile, side: str) -> tuple[tuple[Point, ...
         paths = {k: v for k, v in chosen.items() if "." in k}
         return Point(_filled(workload, sizes), hardware, arguments, {**what_if, **_grids(sizes), **paths}, run)
 
-    grid = _axes([r.grid for r in rules if all(setup.get(k) is None or k == "batch" for k in r.grid)])
+    grid = _axes([r.grid for r in rules if all(claim.setup.get(k) is None or k == "batch" for k in r.grid)])
     return tuple(tuple(point({**settings, **free}) for settings in grid) for free in _axes([r.free for r in rules]))
 
 
@@ -178,9 +179,16 @@ def served(setup: Mapping[str, Any]) -> dict[str, Any]:
     ``P99 TBT 0.2 s`` is the limit of a capacity search; the strictest comes first and counts.
     """
     found: dict[str, Any] = {}
-    for key, option in (("token_budget", "chunk"), ("chunk", "chunk"), ("requests", "requests")):
+    names = {
+        "token_budget": "chunk",
+        "chunk": "chunk",
+        "requests": "requests",
+        "prompt_len": "prompt",
+        "gen_len": "output",
+    }
+    for key, option in names.items():
         value = number(setup.get(key))
-        if value is not None:
+        if value is not None and value >= 1:
             found[option] = round(value)
     ratio, length = number(setup.get("pd_ratio")), number(setup.get("seq_len"))
     if ratio is not None and length is not None:
