@@ -43,6 +43,7 @@ class Cluster:
         self.reference: Any = None  # iteration time of the machine that slowdowns are told against
         self.listens = self.dynamic = False
         self.central = bool(getattr(router, "central", False))
+        self.selective = bool(getattr(router, "selective", False))
         self.in_system = self.arrived = self.finished = self.rejected = 0
         self.area = self.between_s = 0.0
         self.between = 0
@@ -128,7 +129,7 @@ class Cluster:
             self.limbo.append(request)
             self.leave_replica(now_s)
             return
-        alone = len(candidates) == 1 and not self.central
+        alone = len(candidates) == 1 and not (self.central or self.selective)
         replica = candidates[0] if alone else self.router.pick(request, candidates)
         if replica is None:
             self.limbo.append(request)
@@ -166,7 +167,10 @@ class Cluster:
         waiting, self.limbo = self.limbo, []
         for request in waiting:
             target = self.router.pick(request, self.replicas)
-            self.enter_replica(request, target, self.clock.now)
+            if target is None:
+                self.limbo.append(request)
+            else:
+                self.enter_replica(request, target, self.clock.now)
 
     def leave_replica(self, now_s: float) -> None:
         """A request is now between replicas (its cache travels, or it waits for a replica)."""
@@ -218,10 +222,11 @@ class TraceSource:
         output: Sequence[int],
         prefixes: Sequence[tuple[int, ...]] | None = None,
         priorities: Sequence[int] | None = None,
+        models: Sequence[str] | None = None,
     ) -> None:
         self.arrival_s, self.prompt, self.output = list(arrival_s), list(prompt), list(output)
-        self.prefixes, self.priorities = prefixes, priorities
-        self.extra = prefixes is not None or priorities is not None
+        self.prefixes, self.priorities, self.models = prefixes, priorities, models
+        self.extra = prefixes is not None or priorities is not None or models is not None
         self._next = 0
         self.progress: Callable[[str], None] | None = None
 
@@ -242,6 +247,8 @@ class TraceSource:
             request.prefix = self.prefixes[request.index]
         if self.priorities is not None:
             request.priority = self.priorities[request.index]
+        if self.models is not None:
+            request.model = self.models[request.index]
 
     def start(self, cluster: Cluster) -> None:
         self._cluster = cluster

@@ -127,6 +127,22 @@ def virtual_usage(replica: Any) -> float:
     return float((replica.kv_used + asked) / replica.kv.total)
 
 
+@dataclass(slots=True)
+class ByModel:
+    """Several models in one cluster: each model's replicas behind a router of their own; None where none is up."""
+
+    make: Callable[[], Router]
+    static: bool = False
+    selective: bool = True  # not every replica will do, so even the last one is asked about
+    routers: dict[str, Router] = field(default_factory=dict)
+
+    def pick(self, request: Request, replicas: Sequence[Any]) -> Any:
+        mine = [replica for replica in replicas if replica.spec.model == request.model]
+        if request.model not in self.routers:
+            self.routers[request.model] = self.make()
+        return self.routers[request.model].pick(request, mine) if mine else None
+
+
 ROUTERS: Final[dict[str, Callable[..., Router]]] = {
     "round_robin": RoundRobin,
     "least_outstanding": LeastOutstanding,

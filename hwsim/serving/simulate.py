@@ -44,7 +44,9 @@ def simulate(
     load_trace(cluster, trace)
     if prepare is not None:
         prepare(cluster)
-    source = TraceSource(trace.arrival_s, trace.prompt, trace.output, trace.prefixes, trace.priorities)
+    source = TraceSource(
+        trace.arrival_s, trace.prompt, trace.output, trace.prefixes, trace.priorities, spec.asked_models(trace.models)
+    )
     source.progress = progress
     return finish(cluster, source, level, steady=steady)
 

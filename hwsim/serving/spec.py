@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from hwsim.errors import InputError
+from hwsim.errors import InputError, unknown_name
 from hwsim.serving.clock import Clock
 from hwsim.serving.cluster import Cluster
 from hwsim.serving.iteration_time import IterationTime
@@ -17,7 +17,7 @@ from hwsim.serving.prefix import PrefixCache, Tier
 from hwsim.serving.queues import make_queue
 from hwsim.serving.record import Record
 from hwsim.serving.replica import Replica
-from hwsim.serving.routers import make_router
+from hwsim.serving.routers import ByModel, Router, make_router
 from hwsim.serving.staged import make_staged_policy
 
 
@@ -34,6 +34,7 @@ class ReplicaSpec:
     prefix_tiers: memories of the prefix cache, nearest first (none: no cache), in blocks of `prefix_block_tokens`.
     swap_s_per_block: time to copy a block to the host and again back; None: preemption recomputes.
     front_end_s: time of a request outside the engine loop; it shifts scheduling, first and last token alike.
+    model: which requests it serves, where a cluster serves several models.
     exact_vidur: a preempted half-done prefill shrinks to its processed part, as in Vidur.
     """
 
@@ -56,6 +57,7 @@ class ReplicaSpec:
     prefix_tiers: Sequence[Tier] = ()
     swap_s_per_block: float | None = None
     front_end_s: float = 0.0
+    model: str = ""
 
     def with_(self, **changes: Any) -> ReplicaSpec:
         return replace(self, **changes)
@@ -108,7 +110,24 @@ class ClusterSpec:
         if not self.replicas:
             raise InputError("a cluster needs at least one replica")
         clock = Clock()
-        cluster = Cluster(clock, make_router(self.router, **self.router_options), Record(requests))
+
+        def router() -> Router:
+            return make_router(self.router, **self.router_options)
+
+        several = any(spec.model for spec in self.replicas)
+        cluster = Cluster(clock, ByModel(router) if several else router(), Record(requests))
         for index, spec in enumerate(self.replicas):
             cluster.add(spec.build(clock, cluster, index))
         return cluster
+
+    def asked_models(self, models: Sequence[str] | None) -> Sequence[str] | None:
+        """The models that requests ask for, None where all replicas serve one. Raises UnknownNameError, InputError."""
+        served = {spec.model for spec in self.replicas}
+        if served == {""}:
+            return None
+        if models is None:
+            raise InputError("a cluster of several models needs a trace that names one for each request", where="model")
+        for name in dict.fromkeys(models):
+            if name not in served:
+                raise unknown_name("model in the cluster", name, served)
+        return models

@@ -21,7 +21,7 @@ import math
 import zlib
 from array import array
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
@@ -34,7 +34,10 @@ _SHOWN: Final = 5  # malformed rows named in one error
 
 @dataclass(slots=True)
 class Trace:
-    """Sorted requests: arrival in seconds since the first, prompt and output tokens; optional prefix block ids."""
+    """Sorted requests: arrival in seconds since the first, prompt and output tokens; optional prefix block ids.
+
+    `models`: which model each request asks for, where a cluster serves several.
+    """
 
     name: str
     arrival_s: array[float] = field(default_factory=lambda: array("d"))
@@ -42,6 +45,7 @@ class Trace:
     output: array[int] = field(default_factory=lambda: array("l"))
     prefixes: list[tuple[int, ...]] | None = None
     priorities: array[int] | None = None
+    models: list[str] | None = None
 
     def __len__(self) -> int:
         return len(self.arrival_s)
@@ -50,14 +54,16 @@ class Trace:
         """The first `count` requests."""
         prefixes = None if self.prefixes is None else self.prefixes[:count]
         priorities = None if self.priorities is None else self.priorities[:count]
-        return Trace(self.name, self.arrival_s[:count], self.prompt[:count], self.output[:count], prefixes, priorities)
+        models = None if self.models is None else self.models[:count]
+        columns = (self.arrival_s[:count], self.prompt[:count], self.output[:count])
+        return Trace(self.name, *columns, prefixes, priorities, models)
 
     def scaled(self, factor: float) -> Trace:
         """Arrival times multiplied by `factor` (below 1: a hotter trace)."""
         if not (math.isfinite(factor) and factor > 0):
             raise InputError("the time scale of a trace must be a finite number above 0", seen=repr(factor))
         times = array("d", [t * factor for t in self.arrival_s])
-        return Trace(self.name, times, self.prompt, self.output, self.prefixes, self.priorities)
+        return replace(self, arrival_s=times)
 
     def at_rate(self, rate_per_s: float) -> Trace:
         """The same requests compressed or stretched to a mean rate (requests/s)."""
@@ -68,7 +74,7 @@ class Trace:
         """Prompts cut so that prompt + output <= `tokens`, as Vidur's trace generator does."""
         output = array("l", [min(o, tokens - 1) for o in self.output])
         prompt = array("l", [min(p, tokens - o) for p, o in zip(self.prompt, output, strict=True)])
-        return Trace(self.name, self.arrival_s, prompt, output, self.prefixes, self.priorities)
+        return replace(self, prompt=prompt, output=output)
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +191,9 @@ def _collect(schema: Schema, path: Path, rows: Iterator[tuple[int, Mapping[str, 
         trace.arrival_s.append(time_s)
         trace.prompt.append(prompt)
         trace.output.append(output)
+        if row.get("model"):
+            trace.models = [] if trace.models is None else trace.models
+            trace.models.append(str(row["model"]))
         if schema.prefix and row.get(schema.prefix) is not None:
             trace.prefixes = [] if trace.prefixes is None else trace.prefixes
             trace.prefixes.append(_blocks(row[schema.prefix]))
@@ -233,8 +242,11 @@ def _sorted(trace: Trace) -> Trace:
     trace.arrival_s = array("d", [trace.arrival_s[i] - origin for i in order])
     trace.prompt = array("l", [trace.prompt[i] for i in order])
     trace.output = array("l", [trace.output[i] for i in order])
-    if trace.prefixes is not None and len(trace.prefixes) == len(order):
-        trace.prefixes = [trace.prefixes[i] for i in order]
-    else:
-        trace.prefixes = None
+    trace.prefixes = _ordered(trace.prefixes, order)
+    trace.models = _ordered(trace.models, order)
     return trace
+
+
+def _ordered(column: list[Any] | None, order: list[int]) -> list[Any] | None:
+    """An optional column in another order; one that some rows lack is dropped."""
+    return [column[i] for i in order] if column is not None and len(column) == len(order) else None

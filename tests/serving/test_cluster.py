@@ -21,6 +21,7 @@ from hwsim.serving.prefix import PrefixCache, Tier
 from hwsim.serving.sessions import Applications, Call, closed_loop, serve
 from hwsim.serving.simulate import document, simulate
 from hwsim.serving.spec import ClusterSpec, ServiceLevel
+from hwsim.serving.traces import Trace
 from hwsim.serving.transfer import SharedLink
 from tests.serving.helpers import TIME, replica, run, trace_of
 
@@ -195,3 +196,47 @@ def test_common_random_numbers_keep_lengths_across_rates() -> None:
     slow, fast = generate(1.0, 100, seed=4), generate(10.0, 100, seed=4)
     assert slow.prompt == fast.prompt
     assert np.allclose(np.asarray(slow.arrival_s), 10 * np.asarray(fast.arrival_s))
+
+
+def mixed_trace(count: int = 120) -> Trace:
+    trace = generate(6.0, count, seed=8)
+    trace.models = ["large" if i % 3 else "small" for i in range(count)]
+    return trace
+
+
+@pytest.mark.parametrize("router", ["round_robin", "least_outstanding"])
+def test_requests_of_several_models_never_meet(router: str) -> None:
+    """Each model's requests fare exactly as if the other model's replicas were not there."""
+    trace = mixed_trace()
+    specs = [replica(model="small"), replica(model="large"), replica(model="large")]
+    both = simulate(trace, ClusterSpec(specs, router))
+    for name, mine in (("small", specs[:1]), ("large", specs[1:])):
+        rows = [i for i, model in enumerate(trace.models or []) if model == name]
+        alone = simulate(rows_of(trace, rows), ClusterSpec([s.with_(model="") for s in mine], router))
+        assert np.allclose(both.column("end_s")[rows], alone.column("end_s"), rtol=0, atol=1e-9)
+
+
+def rows_of(trace: Trace, rows: list[int]) -> Trace:
+    columns = [type(c)(c.typecode, [c[i] for i in rows]) for c in (trace.arrival_s, trace.prompt, trace.output)]
+    return Trace("part", *columns)
+
+
+def test_a_model_that_nobody_serves_is_named() -> None:
+    spec = ClusterSpec([replica(model="small"), replica(model="large")])
+    trace = mixed_trace()
+    trace.models = [*(trace.models or [])[:-1], "lage"]
+    with pytest.raises(UnknownNameError, match="large"):
+        simulate(trace, spec)
+    with pytest.raises(InputError, match="several models"):
+        simulate(generate(6.0, 20, seed=8), spec)
+
+
+def test_a_model_whose_only_replica_fails_waits_for_it() -> None:
+    trace = mixed_trace()
+    spec = ClusterSpec([replica(model="small"), replica(model="large")])
+    result = simulate(trace, spec, prepare=Failures([(0, 3.0, 9.0)]).prepare)
+    assert result.counts()["finished"] == len(trace)
+    small = [i for i, model in enumerate(trace.models or []) if model == "small"]
+    during = [i for i in small if 3.0 < trace.arrival_s[i] < 9.0]
+    assert during
+    assert (result.column("first_s")[during] > 9.0).all()
