@@ -41,7 +41,7 @@ def _known_mapper(name: str) -> None:
 
 def command(
     workload: Annotated[
-        str, typer.Argument(metavar="WORKLOAD", help="Model, or gemm:MxNxK, or bmm:BxMxNxK (Z[M,N] += A[M,K] B[K,N]).")
+        str, typer.Argument(metavar="WORKLOAD", help="Model, gemm:MxNxK, bmm:BxMxNxK or attention:BxHxQxKVxD[:causal].")
     ],
     hw: o.Hardware,
     objective: Annotated[
@@ -86,6 +86,7 @@ def command(
     _check_outputs(out, trace, export, force, uneven)
     _known_mapper(mapper)
     from hwsim.errors import InputError
+    from hwsim.mapping.fused.workload import fused_rows
     from hwsim.mapping.gemms import merge
     from hwsim.mapping.plan import map_workload
     from hwsim.units import parse
@@ -94,7 +95,8 @@ def command(
     if budget_s is not None and budget_s <= 0:
         raise InputError("a budget is a time above zero", where="--budget", seen=str(budget), fix="--budget 2s")
     device = _device(hw, set_)
-    works = merge(_graphs(workload, phase, batch, prompt, block))
+    graphs = _graphs(workload, phase, batch, prompt, block)
+    works = merge(graphs)
     options: dict[str, Any] = {
         "objective": objective,
         "mapper": mapper,
@@ -107,6 +109,9 @@ def command(
     }
     try:
         document = map_workload(works, device, budget_s=budget_s, **options)
+        document["fused"] = fused_rows(
+            graphs, device, document["operators"], objective=objective, mapper=mapper, use_cache=cache
+        )
         if explain:
             _explain(document, works, device, budget_s, options)
     finally:

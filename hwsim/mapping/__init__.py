@@ -8,11 +8,13 @@ from typing import Any, Final
 from hwsim.errors import InfeasibleError
 
 _HOME: Final = {
+    "Attention": "fused.problem",
     "Chain": "placement.chain",
     "Choice": "parallelism.choose",
     "Columns": "parallelism.columns",
     "Counts": "problem",
     "Decision": "protocol",
+    "FusedDecision": "fused.search",
     "Gemm": "problem",
     "GraphProblem": "placement.problem",
     "Layout": "parallelism.layouts",
@@ -31,6 +33,7 @@ _HOME: Final = {
     "Tiling": "problem",
     "allowed": "parallelism.columns",
     "balance": "parallelism.stages",
+    "best_attention": "fused.search",
     "best_tiling": "optimize",
     "check": "legality",
     "check_mapper": "conformance",

@@ -28,7 +28,18 @@ def mapping_lines(task: Document, main_memory: str) -> list[str]:
         lines.append(f"    {mapping['note']}")
     for product in mapping["products"]:
         lines += _product(product)
-    return lines
+    return [*lines, *(_fused(mapping["fused"]) if "fused" in mapping else [])]
+
+
+def _fused(fused: Document) -> list[str]:
+    t, problem = fused["tiling"], fused["problem"]
+    stays = "query and output tiles stay" if t["outer"] == "queries" else "key and value tiles stay"
+    return [
+        f"    fused attention, {problem['batch']} x {problem['rows']} rows x {problem['keys']} keys: tiles of "
+        f"{t['queries']} rows x {t['keys']} keys in {t['level']}, {stays}, scores {t['scores']}",
+        f"      {fused['cycles']:,.0f} cycles, {100 * fused['utilization']:.1f} % of the multipliers busy; "
+        f"{fused['solver']}: {fused['status']}, gap {100 * fused['gap']:.3g} %",
+    ]
 
 
 def _product(product: Document) -> list[str]:

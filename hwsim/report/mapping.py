@@ -6,6 +6,7 @@ from typing import Any
 
 from hwsim.report import mapping_explain
 from hwsim.report import mapping_rows as rows
+from hwsim.report.mapping_fused import fused_table
 from hwsim.report.table import grid, render
 from hwsim.units import si
 
@@ -29,6 +30,7 @@ def mapping_table(document: Document) -> str:
         parts += [_summary(document), ""]
         if together := mapping_explain.totals(document):
             parts += [grid(("part", "one more", "buys for all executions"), together, (0, 1, 2)), ""]
+    parts += fused_table(document)
     return render(*parts, _total(document)).rstrip("\n") + "\n"
 
 

@@ -173,3 +173,14 @@ def test_a_grid_of_scenarios_has_no_single_tiling() -> None:
 
     with pytest.raises(InputError, match="not a grid"):
         hwsim.evaluate(MODEL, "g3-256", batch=np.array([1, 2]), prompt=64, output=4, mapper="greedy")
+
+
+def test_attention_is_mapped_as_one_and_separate_products_cost_more() -> None:
+    fused, apart = (
+        hwsim.evaluate(MODEL, "g3-256", mapper=m, efficiency="datasheet", **SMALL).document
+        for m in ("tiling", "greedy")
+    )
+    tasks = [next(t for t in d["phases"][0]["tasks"] if t["name"] == "block.attention") for d in (fused, apart)]
+    assert tasks[0]["mapping"]["fused"]["tiling"]["scores"] == "on-chip"
+    assert tasks[0]["mapping"]["excess_bytes"] < tasks[1]["mapping"]["excess_bytes"]
+    assert tasks[0]["floor_s"] <= tasks[0]["time_s"] < tasks[1]["time_s"]

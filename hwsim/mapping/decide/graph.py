@@ -22,6 +22,9 @@ from hwsim.mapping.decide import library
 from hwsim.mapping.decide.effects import Effect, effect_of, total
 from hwsim.mapping.decide.products import Product, products_of
 from hwsim.mapping.decide.setup import Machines
+from hwsim.mapping.fused import operators as fused
+from hwsim.mapping.fused.decide import decide_attention
+from hwsim.mapping.fused.search import FusedDecision
 from hwsim.mapping.lower import shard
 from hwsim.mapping.problem import Gemm, Tiling
 from hwsim.mapping.protocol import costed
@@ -53,6 +56,7 @@ class Decider:
     deadline: float = math.inf
     use_cache: bool = True
     done: dict[Any, Decided | None] = field(default_factory=dict)
+    fused: dict[Any, FusedDecision | None] = field(default_factory=dict)
 
     def product(self, operator: Operator, product: Product, blocks: registry.Tiles | None) -> Decided | None:
         """The decision for a product; None where the mapper decides no loops (the ideal)."""
@@ -61,6 +65,24 @@ class Decider:
         if key not in self.done:
             self.done[key] = self._decide(setup, product.gemm, blocks)
         return self.done[key]
+
+    def attention(self, operator: Operator, products: tuple[Product, ...]) -> _Choice | None:
+        """The fused mapping of an attention, where the mapper makes one."""
+        (act, cache, score), out = products[0].bits, products[1].bits[2]
+        setup = self.machines.setup(operator, products[0].bits)
+        machine = setup.machine.with_(widths=(1.0, 1.0, 1.0))
+        a = fused.attention_of(operator, (act, cache, score, out), machine.word_bits)
+        key = (machine, replace(a, name=""))
+        if key not in self.fused:
+            lanes = fused.vector_per_cycle(setup.device)
+            self.fused[key] = decide_attention(setup.loaded, machine, a, setup.objective, lanes, self.use_cache)
+        decision = self.fused[key]
+        if decision is None:
+            return None
+        effect = fused.effect_of_fused(machine, setup.device, a, decision)
+        shown = fused.fused_document(machine, a, decision, setup.known)
+        data = {"mapper": setup.loaded.mapper.name, **effect.to_dict(), "products": [], "fused": shown}
+        return _Choice(data, [(decision.report, 1)])
 
     def _decide(self, setup: plan.Setup, gemm: Gemm, blocks: registry.Tiles | None) -> Decided | None:
         mapper, machine, block = setup.loaded.mapper, setup.machine, None
@@ -153,6 +175,8 @@ def _choice(operator: Operator, platform: Platform, decider: Decider, mapper: st
     blocks = registry.tiles(operator, platform) if products else None
     if blocks == ():
         return None
+    if operator.kind.startswith("attention") and (whole := decider.attention(operator, products)) is not None:
+        return whole
     decided = [(product, decider.product(operator, product, blocks)) for product in products]
     found = [(product, item) for product, item in decided if item is not None]
     if not found or len(found) < len(products):
