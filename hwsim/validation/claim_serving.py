@@ -93,6 +93,7 @@ RATIO: Final[dict[str, Callable[[Document, Document], float]]] = {
     "makespan_ratio": lambda a, b: float(b["makespan_s"]) / float(a["makespan_s"]),
     "makespan_loss": lambda a, b: 1 - float(b["makespan_s"]) / float(a["makespan_s"]),
     "decode_step_ratio": lambda a, b: value(a, "tpot_s") / value(b, "tpot_s"),
+    "decode_step_increase": lambda a, b: value(a, "tpot_s") / value(b, "tpot_s") - 1,
     "ttft_overhead": lambda a, b: value(a, "ttft_s_mean") / value(b, "ttft_s_mean") - 1,
     "ttft_loss": lambda a, b: 1 - value(b, "ttft_s_mean") / value(a, "ttft_s_mean"),
 }
