@@ -54,6 +54,7 @@ def replicas_of(given: Mapping[str, Any], engine: Engine, decode: Engine | None)
 
 def prepare_of(given: Mapping[str, Any], engine: Engine, level: ServiceLevel, layers: int) -> Prepare | None:
     """Everything that the options add to the cluster; None where nothing. Raises InputError, UnknownNameError."""
+    _refuse_stages(given, engine)
     parts: list[Prepare] = []
     if int(given["prefill_pool"]):
         parts.append(lambda cluster: _pools(given, engine, layers).prepare(cluster))
@@ -77,9 +78,20 @@ def prepare_of(given: Mapping[str, Any], engine: Engine, level: ServiceLevel, la
     return together(*parts) if parts else None
 
 
+def _refuse_stages(given: Mapping[str, Any], engine: Engine) -> None:
+    """Replicas of several pipeline stages cannot give a running request away."""
+    moving = [n for n in ("migration", "failures", "partition", "prefill_pool") if given.get(n)]
+    if engine.replica.stages > 1 and moving:
+        where = f"--{moving[0].replace('_', '-')}"
+        raise InputError("requests cannot leave a replica of several pipeline stages", where=where, fix="--pp 1")
+
+
 def _named(given: Any, known: Fields, where: str) -> dict[str, Any]:
     """Fields under the names that the classes use."""
     found = fields_of(given, known, where)
+    for name, value in found.items():
+        if not value >= (1 if name in _INTEGERS else 0):
+            raise InputError(f"{where} {name} is too small", where=where, seen=str(value))
     return {_SECONDS.get(k, k): int(v) if k in _INTEGERS else v for k, v in found.items()}
 
 

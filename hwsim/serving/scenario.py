@@ -58,11 +58,35 @@ def read_scenario(path: Path | str, known: Mapping[str, Any]) -> dict[str, Any]:
     for name in given:
         if name not in names:
             raise unknown_name("option", name, names, where=str(path))
+        _typed(name, given[name], known.get(name), str(path))
     if not given.get("workload"):
         raise InputError("a serving scenario needs a workload", where=str(path), fix="workload: llama-2-7b")
     if given.get("trace") is not None and not Path(str(given["trace"])).is_absolute():
         given["trace"] = Path(path).parent / str(given["trace"])
     return given
+
+
+_WHOLE: Final = ("requests", "kv_blocks", "queue_limit", "max_batch", "chunk")
+_FREE: Final = ("prompt", "output", "trace", "application", "closed_loop", "migration", "autoscale", "failures",
+                "partition", "what_if", "limits")  # fmt: skip
+
+
+def _typed(name: str, value: Any, default: Any, where: str) -> None:
+    """Refuse a value of another type than the option's. Raises InputError."""
+    if value is None or name in _FREE:
+        return
+    whole = name in _WHOLE or (isinstance(default, int) and not isinstance(default, bool))
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if isinstance(default, bool):
+        good, kind = isinstance(value, bool), "true or false"
+    elif whole:
+        good, kind = number and float(value).is_integer(), "a whole number"
+    elif isinstance(default, float) or name == "rate":
+        good, kind = number, "a number"
+    else:
+        good, kind = isinstance(value, str), "text"
+    if not good:
+        raise InputError(f"{name} takes {kind}", where=f"{where}: {name}", seen=repr(value)[:60])
 
 
 def answering(given: Mapping[str, Any]) -> tuple[Any, Trace] | None:

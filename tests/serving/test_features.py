@@ -164,6 +164,10 @@ def test_scenario_file_runs_an_application_from_the_command_line(
         (CHAIN.replace("[plan]", "[plam]"), "predecessors"),
         (CHAIN + "closed_loop: {users: 2}\n", "not both"),
         (CHAIN.replace("hw: a100-sxm4-80gb\n", ""), "hardware"),
+        (CHAIN + "replicas: many\n", "whole number"),
+        (CHAIN + "max_batch: 2.5\n", "whole number"),
+        (CHAIN + "steady: 3\n", "true or false"),
+        (CHAIN + "policy: 3\n", "text"),
     ],
 )
 def test_bad_scenarios_are_named(tmp_path: Path, text: str, words: str) -> None:
@@ -189,6 +193,9 @@ def test_options_given_win_over_the_file(tmp_path: Path) -> None:
         ({"decode_hw": "h100-sxm"}, "prefill pool"),
         ({"kv_transfer": "magic", "prefill_pool": 1, "replicas": 2}, "layerwise"),
         ({"queue_limit": 0}, "at least 1"),
+        ({"migration": "gap=-1", "replicas": 2}, "too small"),
+        ({"autoscale": "most=0"}, "too small"),
+        ({"migration": True, "replicas": 2, "pp": 2}, "pipeline stages"),
         ({"autoscale": "mots=3"}, "most"),
         ({"closed_loop": "users=2", "capacity": True}, "no trace and no capacity"),
     ],
