@@ -19,7 +19,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from hwsim.cost import fused
+from hwsim.cost import fused, tiled
 from hwsim.cost.bracketed import bracketed, plain
 from hwsim.errors import InfeasibleError
 from hwsim.ir.mapped import MappedGraph, Task
@@ -43,6 +43,11 @@ def task_cost(task: Task, platform: Platform) -> TaskCost:
     value = np.where(mac_bound, queues["mac"], queues["ld"]) + queues["misc"] + queues["start"]
     run_w = max(o["power_run"] - float(np.max(device.power.idle_w)), 0.0)
     return bracketed(plain(value), queues, _floors(task, device, o), BAND, run_w=run_w, model="fpga")
+
+
+def takes(device: Device) -> tuple[str, ...]:
+    """Tilings: what the on-chip memory makes pass twice; the tile of the chains is the overlay's."""
+    return ("tiling",)
 
 
 def plan(graph: MappedGraph) -> MappedGraph:
@@ -271,7 +276,8 @@ def _stored_bits(bits: float, density: float, o: Mapping[str, Any]) -> float:
 def _loaded_bytes(task: Task, o: Mapping[str, Any]) -> Num:
     """Bytes that the load queue moves: weights, cache, and activations that do not stay on chip.
 
-    In the matrix-matrix mode the activations of a row tile pass once for every column tile: the buffer holds one.
+    In the matrix-matrix mode the activations of a row tile pass once for every column tile: the buffer holds one. A
+    mapper's tiling of the on-chip memory says instead what passes more than once.
     """
     cached = sum((t.moved_bytes for t in task.operator.inputs if t.role in ("kv_cache", "state")), 0)
     loaded = _weight_bytes(task, o) + cached
@@ -280,7 +286,9 @@ def _loaded_bytes(task: Task, o: Mapping[str, Any]) -> Num:
     activations = sum((t.moved_bytes for t in task.operator.inputs if t.role == "activation"), 0)
     tiles = sum((_up(w, o["mm_cols"]) / o["mm_cols"] * d for w, d in _kept(task, o)), 0.0)
     spilled = 0.0 if o["on_chip_decode"] else activations * o["channel_efficiency"] / o["cross_efficiency"] * 2
-    return loaded + np.where(_matrix_vector(task, o), spilled, activations * tiles)
+    tiling = tiled.tiling_of(task)
+    repeated = activations * tiles if tiling is None else activations + tiling["excess_bytes"]
+    return loaded + np.where(_matrix_vector(task, o), spilled, repeated)
 
 
 def _passes(task: Task) -> Num:

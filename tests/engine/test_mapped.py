@@ -184,3 +184,13 @@ def test_attention_is_mapped_as_one_and_separate_products_cost_more() -> None:
     assert tasks[0]["mapping"]["fused"]["tiling"]["scores"] == "on-chip"
     assert tasks[0]["mapping"]["excess_bytes"] < tasks[1]["mapping"]["excess_bytes"]
     assert tasks[0]["floor_s"] <= tasks[0]["time_s"] < tasks[1]["time_s"]
+
+
+def test_an_fpga_loads_what_the_tiling_of_its_chip_fetches() -> None:
+    own, mapped = (
+        hwsim.evaluate(MODEL, "u280", mapper=m, batch=1, prompt=256, output=2).document for m in ("roofline", "tiling")
+    )
+    loads = [
+        next(t for t in d["phases"][0]["tasks"] if t["name"] == "block.up")["parts_s"]["ld"] for d in (own, mapped)
+    ]
+    assert 0 < loads[1] < loads[0]  # 48 column tiles no longer re-read activations that the chip holds

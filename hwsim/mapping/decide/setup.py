@@ -8,6 +8,7 @@ from hwsim.cost.peaks import compute_path
 from hwsim.ir.platform import Device
 from hwsim.ir.workload import Operator
 from hwsim.mapping.decide.products import Bits
+from hwsim.mapping.machine import Machine
 from hwsim.mapping.plan import Setup, prepare
 
 
@@ -34,4 +35,12 @@ class Machines:
         setup = self.known[key]
         word = setup.machine.word_bits
         widths = (bits[0] / word, bits[1] / word, bits[2] / word)
-        return replace(setup, machine=setup.machine.with_(widths=widths))
+        return replace(setup, machine=_with_widths(setup.machine, widths))
+
+
+def _with_widths(machine: Machine, widths: Bits) -> Machine:
+    """The machine with tensors of these widths; operand latches hold one element of each, however wide."""
+    latch = machine.levels[0]
+    if latch.name == "latch":
+        machine = machine.with_level("latch", words=max(latch.words, sum(widths)))
+    return machine.with_(widths=widths)
