@@ -37,6 +37,7 @@ class Memory:
     latency_s: Num = 0.0
     energy_j_per_byte: Num = 0.0
     scope: Literal["device", "unit"] = "device"
+    ecc: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,7 +40,10 @@ class ComputeEntry(Strict):
 
 
 class MemoryEntry(Strict):
-    """One level; `size` and rates of `scope: unit` are of one SM or core. `write` defaults to `read`."""
+    """One level; `size` and rates of `scope: unit` are of one SM or core. `write` defaults to `read`.
+
+    `ecc`: ``inline`` where check bits travel with the data, ``none`` where the product runs without them.
+    """
 
     name: Name
     size: Bytes
@@ -49,6 +52,7 @@ class MemoryEntry(Strict):
     latency: Time = 0.0
     energy: EnergyPerByte = 0.0
     scope: Literal["device", "unit"] = "device"
+    ecc: Literal["", "none", "inline"] = ""
 
 
 class LinkEntry(Strict):
@@ -170,7 +174,7 @@ class AcceleratorFile(Families):
 
 def _memory(entry: MemoryEntry) -> Memory:
     write = entry.read if entry.write is None else entry.write
-    return Memory(entry.name, entry.size, entry.read, write, entry.latency, entry.energy, entry.scope)
+    return Memory(entry.name, entry.size, entry.read, write, entry.latency, entry.energy, entry.scope, entry.ecc)
 
 
 def _link(entry: LinkEntry) -> Link:
