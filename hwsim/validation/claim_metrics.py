@@ -18,7 +18,7 @@ Side = Sequence[Document]
 UNITS: Final = {
     "ms": 1e-3, "s": 1.0, "us": 1e-6, "token/s": 1.0, "token/s/GPU": 1.0, "x": 1.0, "fraction": 1.0, "-": 1.0, "": 1.0,
     "W": 1.0, "%": 0.01, "GB": 1e9, "GiB": 1024.0**3, "MB": 1e6, "GB/s": 1e9, "MAC": 1.0, "count": 1.0, "token": 1.0,
-    "request": 1.0, "user": 1.0, "USD/h": 1.0,
+    "request": 1.0, "user": 1.0, "USD/h": 1.0, "KB": 1e3, "GFLOP": 1e9, "B": 1.0,
 }  # fmt: skip
 
 
@@ -44,6 +44,17 @@ def phase(document: Document, name: str) -> Document:
         if item["name"] == name:
             return dict(item)
     raise InputError(f"the estimate has no phase {name}")
+
+
+_PASSES: Final = 3  # forward, and a backward of twice its operations
+
+
+def _flop(item: Document) -> float:
+    return float(sum(task["flop"] for task in item["tasks"]))
+
+
+def _context(d: Document) -> float:
+    return float(d["scenario"]["batch"] * (d["scenario"]["prompt_tokens"] + d["scenario"]["output_tokens"]))
 
 
 def _decode_total(d: Document) -> float:
@@ -84,6 +95,10 @@ ABSOLUTE: Final[dict[str, Callable[[Document], float]]] = {
     "power": lambda d: metric(d, "average_power_w"),
     "weight_bytes": lambda d: float(d["memory"]["weights_bytes"]) * float(d["hardware"]["devices"]),
     "kv_bytes": lambda d: float(d["memory"]["kv_cache_bytes"]),
+    "kv_bytes_per_token": lambda d: float(d["memory"]["kv_cache_bytes"]) / _context(d),
+    "training_flops_per_token": lambda d: _PASSES * _flop(phase(d, "prefill")) / _prompt_tokens(d),
+    "parameters": lambda d: float(d["workload"]["parameters"]) / 1e9,  # papers count them in "B", billions
+    "held_bytes": lambda d: _held(d),
     "bandwidth_utilisation": lambda d: metric(d, "mbu"),
     "equivalent_tokens": lambda d: metric(d, "ttft_s") / metric(d, "tpot_s"),
     "mfu": lambda d: metric(d, "mfu"),
