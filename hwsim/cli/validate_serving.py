@@ -53,7 +53,8 @@ def render(document: dict[str, Any]) -> str:
     lines.append(
         f"tolerance {document['tolerance_s'] * 1e6:g} us; deviations are maxima; restarts = requests that differ"
     )
-    return "\n".join(lines)
+    more = [_render_runs(document["engines"])] if "engines" in document else []
+    return "\n".join([*lines, *more])
 
 
 def _render_runs(document: dict[str, Any]) -> str:

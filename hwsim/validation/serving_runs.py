@@ -34,7 +34,7 @@ ALIASES: Final = {
     "max_num_batched_tokens": "chunk", "token_budget": "chunk", "max_num_seqs": "max_batch",
     "gpu_memory_utilization": "memory_fraction", "num_gpu_blocks": "kv_blocks", "dtype": "weights",
     "quantization": "weights", "kv_cache_dtype": "kv_cache", "num_replicas": "replicas",
-    "requests": "measured", "results": "measured",
+    "per_request": "measured", "results": "measured", "measurements": "measured",
 }  # fmt: skip
 _FORMATS: Final = {"bfloat16": "bf16", "float16": "fp16", "half": "fp16", "auto": None, "none": None}
 
@@ -62,6 +62,11 @@ def validate_runs(folder: Path, settings: Mapping[str, Any] | None = None) -> di
             where=str(folder),
             fix="a table of measured requests, its trace, and a YAML or JSON file with model, hardware and settings",
         )
+    return score_runs(folder, runs)
+
+
+def score_runs(folder: Path, runs: Iterable[Run]) -> dict[str, Any]:
+    """The document of some runs: each one's errors, their medians, and whether those keep the bars."""
     scores = [score_run(run) for run in runs]
     return {
         "schema": "hwsim/validate-serving-runs@1",
@@ -74,22 +79,24 @@ def validate_runs(folder: Path, settings: Mapping[str, Any] | None = None) -> di
 
 
 def listed(folder: Path, given: Mapping[str, Any]) -> list[Run]:
-    """Runs of ``runs.json``."""
+    """Runs of ``runs.json``. Raises InputError."""
     path = folder / "runs.json"
     try:
         rows = json.loads(path.read_text(encoding="utf-8"))["runs"]
-        found = [{**named(row), **given} for row in rows]
-        return [
-            Run(
-                str(row.get("name", row["measured"])),
-                row,
-                folder / str(row["measured"]),
-                folder / str(row["trace"]) if row.get("trace") else None,
-            )
-            for row in found
-        ]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError("runs.json must list runs with `measured`", where=str(path), seen=str(error)[:80]) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError("runs.json must hold an object with a list `runs`", where=str(path)) from error
+    return [stated(folder, row, given) for row in rows]
+
+
+def stated(folder: Path, row: Mapping[str, Any], given: Mapping[str, Any]) -> Run:
+    """A run as a list of runs or cases states it; without a trace of its own, ``trace.csv[.gz]`` beside it if there."""
+    settings = {**named(row), **{k: v for k, v in given.items() if v is not None}}
+    if not settings.get("measured"):
+        raise InputError("a run names no table of measured requests", where=str(folder), fix="measured: FILE.csv")
+    beside = [folder / name for name in ("trace.csv.gz", "trace.csv", "trace.jsonl") if (folder / name).is_file()]
+    trace = folder / str(settings["trace"]) if settings.get("trace") else next(iter(beside), None)
+    measured = folder / str(settings["measured"])
+    return Run(str(row.get("name", measured.name.split(".")[0])), settings, measured, trace)
 
 
 def discovered(folder: Path, given: Mapping[str, Any], above: Mapping[str, Any] | None = None) -> list[Run]:
@@ -183,6 +190,8 @@ def score_run(run: Run) -> dict[str, Any]:
 def load(run: Run) -> tuple[Trace, Measured]:
     """The requests as the engine got them, and what it measured. Raises InputError where both differ in length."""
     trace = read_trace(run.trace) if run.trace else None
+    if trace is not None and run.settings.get("time_scale_factor"):
+        trace = trace.scaled(float(run.settings["time_scale_factor"]))
     arrival = np.asarray(trace.arrival_s) if trace is not None else None
     unit = run.settings.get("time_unit")
     rows = len(read_rows(run.measured)) if run.measured.is_file() else 0

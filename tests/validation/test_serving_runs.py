@@ -13,6 +13,7 @@ from hwsim.cli.main import run as command_line
 from hwsim.errors import InputError
 from hwsim.serving.arrivals import generate
 from hwsim.validation.run_columns import classify, is_measured, read_measured
+from hwsim.validation.serving import validate_serving
 from hwsim.validation.serving_runs import Run, named, simulated, validate_runs
 
 SETTINGS = {"model": "meta-llama/Llama-3.1-8B", "hardware": "RTX 4090", "engine": {"max_num_seqs": 64}}
@@ -96,7 +97,11 @@ def test_runs_in_subfolders_share_what_lies_above(made: object, tmp_path: Path) 
     for gpu in ("rtx4090", "h100"):
         below = tmp_path / gpu
         below.mkdir()
-        write(below / "out.csv", ("first_token_s", "last_token_s"), list(zip(times["first_s"], times["end_s"], strict=True)))
+        write(
+            below / "out.csv",
+            ("first_token_s", "last_token_s"),
+            list(zip(times["first_s"], times["end_s"], strict=True)),
+        )
         (below / "hw.yaml").write_text(f"hardware: {gpu}\n")
     runs = {run["name"]: run for run in validate_runs(tmp_path)["runs"]}
     assert runs["rtx4090"]["e2e_error"] < 1e-6 < runs["h100"]["e2e_error"]
@@ -126,3 +131,16 @@ def test_classification_takes_the_unit_off_the_name() -> None:
     assert found["prompt"][0] == "inputTokens"
     assert is_measured(["ttft", "e2e"])
     assert not is_measured(["arrival_s", "input_tokens", "output_tokens"])
+
+
+def test_cases_without_constants_are_runs_of_engines(made: object, tmp_path: Path) -> None:
+    rows, times = made  # type: ignore[misc]
+    write(tmp_path / "trace.csv", STEM, [(a / 2, p, o) for a, p, o in rows])
+    measured = list(zip(times["scheduled_s"], times["first_s"], times["end_s"], strict=True))
+    write(tmp_path / "one.csv", ("scheduled_s", "first_token_s", "last_token_s"), measured)
+    case = {"name": "one", "per_request": "one.csv", "requests": 40, "time_scale_factor": 2.0, "engine": SETTINGS}
+    (tmp_path / "cases.json").write_text(json.dumps({"cases": [case]}))
+    document = validate_serving(tmp_path)
+    assert document["passed"]
+    assert max(document["runs"][0][f"{name}_error"] for name in ("e2e", "ttft", "tpot", "ttft_scheduled")) < 1e-6
+    assert command_line(["validate", "serving", str(tmp_path)]) == 0
