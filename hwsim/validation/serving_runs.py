@@ -18,7 +18,7 @@ from typing import Any, Final
 import numpy as np
 
 from hwsim import units
-from hwsim.errors import InputError
+from hwsim.errors import HwsimError, InputError
 from hwsim.serving.result import ServingResult
 from hwsim.serving.traces import Trace, read_trace
 from hwsim.validation.run_columns import Array, Measured, is_measured, read_measured, read_rows
@@ -232,7 +232,8 @@ def own_trace(run: Run, measured: Measured) -> Trace:
     order = np.argsort(measured.arrival_s, kind="stable")
     times = measured.arrival_s[order] - measured.arrival_s.min()
     prompt, output = (
-        array("l", np.maximum(1, c[order]).astype(int).tolist()) for c in (measured.prompt, measured.output)
+        array("l", np.maximum(1, np.nan_to_num(c[order], nan=1.0)).astype(int).tolist())
+        for c in (measured.prompt, measured.output)
     )
     return Trace(run.name, array("d", times.tolist()), prompt, output)
 
@@ -246,6 +247,16 @@ def sorted_by_arrival(measured: Measured) -> Measured:
 
 def simulated(run: Run, trace: Trace) -> ServingResult:
     """The run in the simulator. Raises InputError without model or hardware, InfeasibleError where it cannot fit."""
+    try:
+        return _simulated(run, trace)
+    except (TypeError, ValueError) as error:
+        if isinstance(error, HwsimError):
+            raise
+        what = "a setting of a run has a value of the wrong kind"
+        raise InputError(what, where=str(run.measured), seen=str(error)[:120]) from error
+
+
+def _simulated(run: Run, trace: Trace) -> ServingResult:
     from dataclasses import replace
 
     from hwsim.frontends.formats import Formats

@@ -118,6 +118,8 @@ def test_what_is_missing_is_named(made: object, tmp_path: Path) -> None:
     write(tmp_path / "measured.csv", ("first_token_s", "last_token_s"), [(1.0, 2.0)] * 40)
     with pytest.raises(InputError, match="no workload"):
         validate_runs(tmp_path)
+    with pytest.raises(InputError, match="wrong kind"):
+        validate_runs(tmp_path, {"workload": "llama-3.1-8b", "hw": "h100", "chunk": "many"})
     write(tmp_path / "measured.csv", ("first_token_s", "last_token_s"), [(1.0, "soon")] * 40)
     with pytest.raises(InputError, match="not a number"):
         read_measured(tmp_path / "measured.csv")
