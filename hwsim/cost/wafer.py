@@ -42,13 +42,20 @@ class Cycles:
 
 def task_cost(task: Task, platform: Platform) -> TaskCost:
     """Bracketed time of one execution in a planned graph (see `plan`)."""
-    device, o = platform.device, _section(platform.device)
-    spent = cycles(task, task.choice.get("grid", _most(o)), o)
+    device, o = platform.device, section(platform.device)
+    spent = cycles(task, task.choice.get("grid", largest_side(o)), o)
+    moved = task.choice.get("mesh", {}).get("move_cycles", 0.0)
+    spent = replace(spent, mesh=spent.mesh + moved)
     parts = {"compute": plain(spent.compute / device.clock_hz), "mesh": plain(spent.mesh / device.clock_hz)}
     run_w = max(o["power_run"] - float(np.max(device.power.idle_w)), 0.0)
     return bracketed(
         parts["compute"] + parts["mesh"], parts, _floors(task, device), BAND, run_w=run_w, model=f"wafer {o['scheme']}"
     )
+
+
+def takes(device: Device) -> tuple[str, ...]:
+    """Squares of cores, one an operator (`hwsim.mapping.mesh`)."""
+    return ("mesh",)
 
 
 def plan(graph: MappedGraph) -> MappedGraph:
@@ -59,27 +66,30 @@ def plan(graph: MappedGraph) -> MappedGraph:
     InfeasibleError: no square holds weights and cache, or the tree needs more routes than a core has.
     """
     device = graph.platform.device
-    o = _section(device)
+    o = section(device)
     _check_routes(o, device)
     tasks = _prepared(graph, o)
     prepared = replace(graph, tasks=tasks)
-    asked = o["decode_grid"] if graph.phase == "decode" else o["prefill_grid"]
-    grid = asked or _best_grid(prepared, o, device)
+    grid = asked_side(graph.phase, o) or _best_grid(prepared, o, device)
     if not o["layer_scaled"]:
         _require_core_memory(prepared, grid, o, device)
     notes = ("layer-scaled: a subset of the layers runs and its time is multiplied",) if o["layer_scaled"] else ()
-    placed = tuple(replace(t, choice={**t.choice, "grid": grid}) for t in tasks)
+    own = [t.choice.get("mesh", {}).get("grid", grid) for t in tasks]
+    placed = tuple(replace(t, choice={**t.choice, "grid": side}) for t, side in zip(tasks, own, strict=True))
     return replace(graph, tasks=placed, notes=(*graph.notes, *notes))
 
 
 def metrics(timelines: Sequence[Timeline]) -> Mapping[str, Bracket]:
     """Figures of the mapping: longest output, idle regions, efficiency of the first phase, re-placement time."""
     graph = timelines[-1].graph
-    device, o = graph.platform.device, _section(graph.platform.device)
-    grid = graph.tasks[0].choice.get("grid", _most(o))
+    device, o = graph.platform.device, section(graph.platform.device)
+    grid: Num = graph.tasks[0].choice.get("grid", largest_side(o))
+    for task in graph.tasks:
+        grid = np.maximum(grid, task.choice.get("grid", grid)) if "mesh" in task.choice else grid
     busy = timelines[0].busy_s
     spent = busy.get("compute", 0.0) + busy.get("mesh", 0.0)
-    held = core_bytes(graph, grid, o)
+    squares = graph.tasks[0].choice.get("mesh")  # a mapper's squares: it knows what the fullest core holds
+    held = core_bytes(graph, grid, o) if squares is None else squares["bytes"] + o["reserved_per_core"]
     out = {
         "grid": Bracket(grid),
         "regions": Bracket(plain(regions(grid, o))),
@@ -189,6 +199,39 @@ def core_bytes(graph: MappedGraph, grid: Num, o: Mapping[str, Any]) -> Num:
     return share + o["reserved_per_core"]
 
 
+def asked_side(phase: str, o: Mapping[str, Any]) -> int:
+    """The side that the device file or a what-if fixes for a phase; 0: free."""
+    side: int = o["decode_grid"] if phase == "decode" else o["prefill_grid"]
+    return side
+
+
+def task_bytes(task: Task, graph: MappedGraph, grid: Num, o: Mapping[str, Any]) -> Num:
+    """Bytes that one layer of a task takes of a core: its weights and cache, spread over its own square."""
+    if task.operator.segment in ("embed", "head"):
+        return 0.0 * np.asarray(grid)
+    each = task.count / max(graph.layers, 1)
+    weights = sum((w.stored_bytes for w in task.operator.weights), 0) * each
+    cache = sum((c.stored_bytes for c in task.operator.inputs if c.role in ("kv_cache", "state")), 0) * each
+    area = np.asarray(grid, float) ** 2
+    more = cache * (1 / np.asarray(grid, float) - 1 / area) if o["kv"] == "concat" else 0.0
+    return (weights + cache) / area + more
+
+
+def move_cycles(task: Task, source: Num, target: Num, o: Mapping[str, Any]) -> Num:
+    """Cycles to bring the output of a task from its square to another that shares a corner with it.
+
+    Assumptions: the farthest core moves by the difference of the sides, one routing stage, and the rows of the
+    output, cut over the smaller side, pass one link a core at the border.
+    """
+    dims = task.operator.dims
+    rows = dims.get("rows", dims.get("m", dims.get("batch", 1) * dims.get("q_len", 1)))
+    width = dims.get("cols", dims.get("n", dims.get("n_heads", 1) * dims.get("v_head_dim", 1)))
+    side = np.minimum(source, target)
+    payload = _tile(rows, side) * _tile(width, side) * _BYTES / o["link_bytes"]
+    moved = o["hop"] * np.abs(np.asarray(source) - target) + o["stage"] + payload
+    return np.where(np.equal(source, target), 0.0, moved)
+
+
 def _longest_context(graph: MappedGraph, grid: Num, o: Mapping[str, Any]) -> Num | None:
     contexts = [t.operator.dims["context"] for t in graph.tasks if t.kind == "attention_decode"]
     cache = _layer_cache(graph)
@@ -227,7 +270,7 @@ def _prepared(graph: MappedGraph, o: Mapping[str, Any]) -> tuple[Task, ...]:
 def _best_grid(graph: MappedGraph, o: Mapping[str, Any], device: Device) -> Num:
     """The side with the least time among those whose cores hold their share: an axis of candidates and an argmin."""
     depth = max((np.ndim(d) for t in graph.tasks for d in t.operator.dims.values()), default=0)
-    sides = np.arange(SIDE_STEP, _most(o) + 1, SIDE_STEP).reshape((-1,) + (1,) * depth)
+    sides = np.arange(SIDE_STEP, largest_side(o) + 1, SIDE_STEP).reshape((-1,) + (1,) * depth)
     total: Num = 0.0
     for task in graph.tasks:
         spent = cycles(task, sides, o)
@@ -265,11 +308,13 @@ def _check_routes(o: Mapping[str, Any], device: Device) -> None:
         )
 
 
-def _most(o: Mapping[str, Any]) -> int:
+def largest_side(o: Mapping[str, Any]) -> int:
+    """Side of the largest square of cores."""
     return math.isqrt(int(o["cores"]))
 
 
-def _section(device: Device) -> Mapping[str, Any]:
+def section(device: Device) -> Mapping[str, Any]:
+    """The mesh section of a device. Raises InfeasibleError where it has none."""
     section: Mapping[str, Any] | None = device.extra.get("mesh")
     if section is None:
         raise InfeasibleError(f"{device.name} has no mesh section: its cores are not described", fix="add mesh:")

@@ -16,6 +16,7 @@ import numpy as np
 from hwsim import __version__
 from hwsim.engine.estimate import Estimate
 from hwsim.engine.metrics import Phase
+from hwsim.ir.mapped import Task
 from hwsim.ir.platform import Device
 from hwsim.ir.result import Bracket, Interval
 
@@ -160,8 +161,14 @@ def _task(interval: Interval) -> dict[str, Any]:
         "unit": task.operator.unit,
         "dims": {name: plain(size) for name, size in task.operator.dims.items()},
         "model": cost.model,
-        **({"mapping": task.choice["tiling"]} if "tiling" in task.choice else {}),
+        **_choice_of(task),
     }
+
+
+def _choice_of(task: Task) -> dict[str, Any]:
+    """What a mapper decided for the task, if any did."""
+    found = [task.choice[kind] for kind in ("tiling", "mesh", "overlay") if kind in task.choice]
+    return {"mapping": found[0]} if found else {}
 
 
 def _main_traffic(interval: Interval) -> Any:

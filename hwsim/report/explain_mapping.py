@@ -14,6 +14,9 @@ def mapping_lines(task: Document, main_memory: str) -> list[str]:
     mapping = task.get("mapping")
     if mapping is None:
         return []
+    if "grid" in mapping:
+        moved = f", {mapping['move_cycles']:,.0f} cycles to get there" if mapping["move_cycles"] else ""
+        return [f"  mapped on a square of {mapping['grid']} x {mapping['grid']} cores{moved}"]
     lines = [
         f"  mapped by {mapping['mapper']}: computing {si(mapping['compute_s'], 's')} at the clock, "
         f"{si(mapping['excess_bytes'], 'B')} of {main_memory} beyond every tensor once"

@@ -20,6 +20,7 @@ from hwsim.ir.workload import Operator, WorkloadGraph
 from hwsim.mapping import plan
 from hwsim.mapping.decide import library
 from hwsim.mapping.decide.effects import Effect, effect_of, total
+from hwsim.mapping.decide.mesh import mesh
 from hwsim.mapping.decide.products import Product, products_of
 from hwsim.mapping.decide.setup import Machines
 from hwsim.mapping.fused import operators as fused
@@ -138,6 +139,8 @@ def decide(
     mapper = load_mapper(mapping.mapper).mapper
     kind = getattr(mapper, "kind", "tiling")
     _require(kind, mapping.mapper, platform.device)
+    if kind == "mesh":
+        return mesh(graph, platform, mapping, budget_s)
     machines = Machines(platform.device, mapping.mapper, objective or DEFAULT_OBJECTIVE)
     decider = Decider(machines, math.inf if budget_s is None else begun + budget_s, use_cache)
     choices: dict[str, MappingType[str, Any]] = {}
