@@ -87,6 +87,14 @@ def tiles(operator: Operator, platform: Platform) -> Tiles | None:
     return None if ask is None else ask(operator, platform)
 
 
+_OWN_SECTIONS: Final = ("fpga", "mesh", "pim", "cpu", "phone", "flash", "offload", "cxl")
+
+
+def has_own_model(device: Device) -> bool:
+    """Whether a section of its file prices the device, so that it needs no calibration of kernels."""
+    return any(name in device.extra for name in _OWN_SECTIONS)
+
+
 def weights_held(device: Device) -> float:
     """Share of the weights that main memory holds: all of them, except where they lie in flash."""
     ask: Callable[[Device], float] | None = getattr(_module(device.kind), "weights_held", None)

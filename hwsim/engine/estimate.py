@@ -15,7 +15,7 @@ import numpy as np
 
 from hwsim.cost import memory as budgets
 from hwsim.cost.peaks import compute_path
-from hwsim.cost.registry import family_metrics
+from hwsim.cost.registry import family_metrics, has_own_model
 from hwsim.engine import analytic
 from hwsim.engine.fit import device_budget
 from hwsim.engine.metrics import Phase, summarize
@@ -216,7 +216,7 @@ def _warnings(graphs: list[MappedGraph], platform: Platform, scenario: Scenario)
         path = compute_path(device, dtype)
         if path.widened or path.unit != "tensor":
             found.append(f"{device.name} has no {dtype} matrix path: computed as {path.dtype} on the {path.unit} unit")
-    if scenario.efficiency == "calibrated" and device.calibration is None:
+    if scenario.efficiency == "calibrated" and device.calibration is None and not has_own_model(device):
         found.append(f"{device.name} has no calibration: generic efficiencies with a wide band")
     elif (
         scenario.efficiency == "calibrated" and device.calibration is not None and device.calibration.kind != "measured"
