@@ -112,6 +112,12 @@ def test_every_shipped_system_loads_and_every_claim_cites() -> None:
         assert len({c.id for c in file.claims}) == len(file.claims)
 
 
+def test_a_rule_takes_a_value_from_the_setup() -> None:
+    setup = {"model": "gemma-2b", "hardware": "Snapdragon 8 Gen 3", "pruned": 0.35}
+    point = case_of(claim(system="llm-npu", setup=setup, metric="prefill_throughput"), load_system("llm-npu")).sides[0]
+    assert point[0][0].what_if["phone.pruned"] == 0.35
+
+
 def test_unknown_systems_propose_the_nearest() -> None:
     with pytest.raises(UnknownNameError, match="flightllm"):
         load_system("flightlm")
@@ -132,7 +138,17 @@ def test_shipped_claims_hold(system: str, least: float) -> None:
 
 @pytest.mark.shared
 @pytest.mark.parametrize(
-    ("system", "least"), [("flightllm", 0.8), ("waferllm", 0.74), ("llm-in-a-flash", 0.85), ("llm-npu", 0.7)]
+    ("system", "least"),
+    [
+        ("flightllm", 0.85),
+        ("waferllm", 0.84),
+        ("llm-in-a-flash", 0.9),
+        ("llm-npu", 0.9),
+        ("moe-lens", 0.9),
+        ("lamina", 0.85),
+        ("cxl-finetune", 1.0),
+        ("sail", 1.0),
+    ],
 )
 def test_shared_claims_hold(shared: Path, system: str, least: float) -> None:
     chosen, files = select([system], shared / "claims" / "claims_a.yaml")
