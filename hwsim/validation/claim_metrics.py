@@ -95,6 +95,7 @@ ABSOLUTE: Final[dict[str, Callable[[Document], float]]] = {
     "power": lambda d: metric(d, "average_power_w"),
     "weight_bytes": lambda d: float(d["memory"]["weights_bytes"]) * float(d["hardware"]["devices"]),
     "kv_bytes": lambda d: float(d["memory"]["kv_cache_bytes"]),
+    "speedup_over_plain": lambda d: metric(d, "speedup"),
     "kv_bytes_per_token": lambda d: float(d["memory"]["kv_cache_bytes"]) / _context(d),
     "training_flops_per_token": lambda d: _PASSES * _flop(phase(d, "prefill")) / _prompt_tokens(d),
     "parameters": lambda d: float(d["workload"]["parameters"]) / 1e9,  # papers count them in "B", billions
