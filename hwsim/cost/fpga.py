@@ -37,7 +37,7 @@ _FREE: Final = ("rope",)  # applied to queries and keys on their way to the buff
 
 def task_cost(task: Task, platform: Platform) -> TaskCost:
     """Bracketed time of one execution in a planned graph (see `plan`)."""
-    o, device = _section(platform.device), platform.device
+    o, device = _built(task, platform.device), platform.device
     queues = _queues(task, device, o)
     mac_bound = task.choice.get("mac_bound", True)
     value = np.where(mac_bound, queues["mac"], queues["ld"]) + queues["misc"] + queues["start"]
@@ -46,8 +46,27 @@ def task_cost(task: Task, platform: Platform) -> TaskCost:
 
 
 def takes(device: Device) -> tuple[str, ...]:
-    """Tilings: what the on-chip memory makes pass twice; the tile of the chains is the overlay's."""
-    return ("tiling",)
+    """Tilings: what the on-chip memory makes pass twice. Overlays: how the slices are built into chains."""
+    return ("tiling", "overlay")
+
+
+def built(device: Device, overlay: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The section of a device with the fields that an overlay changes; arrays of candidates are allowed."""
+    return {**_section(device), **overlay}
+
+
+def _built(task: Task, device: Device) -> Mapping[str, Any]:
+    return built(device, task.choice.get("overlay", {}).get("built", {}))
+
+
+def phase_s(tasks: Sequence[Task], device: Device, overlay: Mapping[str, Any]) -> Num:
+    """Seconds of a phase of planned tasks on an overlay: max(sum mac, sum ld) + misc + loads that nothing hides."""
+    o = built(device, overlay)
+    sums: dict[str, Num] = {}
+    for task in tasks:
+        for name, seconds in _queues(task, device, o).items():
+            sums[name] = sums.get(name, 0.0) + seconds * task.count
+    return np.maximum(sums["mac"], sums["ld"]) + sums["misc"] + sums["start"]
 
 
 def plan(graph: MappedGraph) -> MappedGraph:
@@ -68,7 +87,7 @@ def plan(graph: MappedGraph) -> MappedGraph:
     mac: Num = 0.0
     load: Num = 0.0
     for task in tasks:
-        queues = _queues(task, device, o)
+        queues = _queues(task, device, _built(task, device))
         mac = mac + queues["mac"] * task.count
         load = load + queues["ld"] * task.count
     bound = np.asarray(mac) >= np.asarray(load)
@@ -86,8 +105,9 @@ def metrics(timelines: Sequence[Timeline]) -> Mapping[str, Bracket]:
     macs: Num = 0.0
     loaded: Num = 0.0
     for task in graph.tasks:
-        macs = macs + _macs(task, o) * task.count
-        loaded = loaded + _loaded_bytes(task, o) * task.count
+        mine = _built(task, graph.platform.device)
+        macs = macs + _macs(task, mine) * task.count
+        loaded = loaded + _loaded_bytes(task, mine) * task.count
     instructions = macs / (o["mv_cols"] * o["mv_depth"])
     prompt = timelines[0].graph.tokens / timelines[0].graph.batch
     contexts = [t.operator.dims["context"] for t in graph.tasks if t.kind == "attention_decode"]
@@ -101,7 +121,9 @@ def metrics(timelines: Sequence[Timeline]) -> Mapping[str, Bracket]:
         "program_bytes": Bracket(
             plain(instructions * o["instruction_bytes"] * np.ceil(np.asarray(longest) / o["length_step"]))
         ),
-        "dsp_used": Bracket(dsp_used(o)),
+        "dsp_used": Bracket(
+            max(dsp_used(_built(t, graph.platform.device)) for line in timelines for t in line.graph.tasks)
+        ),
     }
 
 

@@ -59,6 +59,10 @@ def prepare(
 ) -> Setup:
     """The machine, objective and mapper of a run; the options are those of `map_workload`. Raises as it does."""
     loaded = load_mapper(mapper)
+    kind = getattr(loaded.mapper, "kind", "tiling")
+    if kind != "tiling":
+        fix = f"`hwsim evaluate MODEL --hw {device.name} --mapper {mapper}` uses it, if that device's family does"
+        raise InputError(f"mapper {mapper!r} decides no loops ({kind})", where="--mapper", seen=mapper, fix=fix)
     machine = machine_of(device, dtype=dtype, counting=counting, bypass=bypass)
     if uneven is not None:
         names = [level.name for level in machine.levels[:-1]]

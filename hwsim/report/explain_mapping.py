@@ -17,6 +17,9 @@ def mapping_lines(task: Document, main_memory: str) -> list[str]:
     if "grid" in mapping:
         moved = f", {mapping['move_cycles']:,.0f} cycles to get there" if mapping["move_cycles"] else ""
         return [f"  mapped on a square of {mapping['grid']} x {mapping['grid']} cores{moved}"]
+    if "built" in mapping:
+        fields = ", ".join(f"{name} {value}" for name, value in mapping["built"].items())
+        return [f"  built with {fields}: {mapping['needs']['dsp']:,.0f} slices"]
     lines = [
         f"  mapped by {mapping['mapper']}: computing {si(mapping['compute_s'], 's')} at the clock, "
         f"{si(mapping['excess_bytes'], 'B')} of {main_memory} beyond every tensor once"

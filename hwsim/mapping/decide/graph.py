@@ -21,6 +21,7 @@ from hwsim.mapping import plan
 from hwsim.mapping.decide import library
 from hwsim.mapping.decide.effects import Effect, effect_of, total
 from hwsim.mapping.decide.mesh import mesh
+from hwsim.mapping.decide.overlay import overlay
 from hwsim.mapping.decide.products import Product, products_of
 from hwsim.mapping.decide.setup import Machines
 from hwsim.mapping.fused import operators as fused
@@ -32,6 +33,7 @@ from hwsim.mapping.protocol import costed
 from hwsim.mapping.registry import load_mapper
 
 IDEAL: Final = "roofline"
+FAMILY_PLANS: Final = {"mesh": mesh, "overlay": overlay}  # mappers of one device family's plan
 DEFAULT_OBJECTIVE: Final = "latency"
 SCORE_PASSES: Final = 4  # of scores between separate kernels: product writes, softmax reads and writes, product reads
 
@@ -139,8 +141,8 @@ def decide(
     mapper = load_mapper(mapping.mapper).mapper
     kind = getattr(mapper, "kind", "tiling")
     _require(kind, mapping.mapper, platform.device)
-    if kind == "mesh":
-        return mesh(graph, platform, mapping, budget_s)
+    if kind in FAMILY_PLANS:
+        return FAMILY_PLANS[kind](graph, platform, mapping, budget_s)
     machines = Machines(platform.device, mapping.mapper, objective or DEFAULT_OBJECTIVE)
     decider = Decider(machines, math.inf if budget_s is None else begun + budget_s, use_cache)
     choices: dict[str, MappingType[str, Any]] = {}

@@ -122,7 +122,7 @@ def checked(problem: MeshProblem, decision: MeshDecision) -> dict[str, Mapping[s
     value, said = problem.value(chosen), decision.report.objective
     if said == said and abs(said - value) > 1e-9 * value:
         raise CheckFailedError("the mapper's objective is not that of its squares", seen=f"{said} and {value}")
-    out = {}
+    out: dict[str, Mapping[str, Any]] = {}
     for i, name in enumerate(problem.names):
         moved = float(problem.move[i, chosen[problem.previous[i]], chosen[i]] / problem.counts[i])
         out[name] = {"grid": int(problem.sides[chosen[i]]), "move_cycles": moved, "bytes": float(need)}
