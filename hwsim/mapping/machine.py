@@ -36,6 +36,8 @@ class Level:
     read_energy, write_energy: pJ a word.
     double_buffer: every tile is held twice so that the next can arrive while one is used.
     keep: tensors the level may hold; `bypass`: those of them that may also skip it.
+    loops: which of M, N, K may have loops at this level; `stationary`: which of them may be the innermost one
+        (N keeps a tile of A in place while it runs, M one of B, K one of Z): how a fixed dataflow is written.
     group: levels of one group are one memory: they share its capacity and its port, and a tensor sits in at most
         one of them (how uneven tiling is written). Empty: a memory of its own.
     """
@@ -53,6 +55,8 @@ class Level:
     keep: str = "ABZ"
     bypass: str = ""
     group: str = ""
+    loops: str = "MNK"
+    stationary: str = "MNK"
 
     @property
     def memory(self) -> str:

@@ -102,6 +102,8 @@ def best_tiling(
     Parameters
     ----------
     objective: ``energy`` (pJ), ``latency`` (cycles, then energy), ``edp`` (pJ x cycles) or ``weighted``.
+    solver: ``auto`` searches by joins of dimension paths (no solver needed); ``cbc``, ``highs`` and ``scipy`` solve
+        the integer program of the same tilings.
     budget_s: wall seconds; when they end, the best found is returned with the gap that is proved for it.
 
     Raises
@@ -111,14 +113,18 @@ def best_tiling(
     begun = time.perf_counter()
     deadline = math.inf if budget_s is None else begun + budget_s
     goal = goal_of(objective, weights)
+    if solver == "auto":
+        from hwsim.mapping.joins.answer import join_tiling
+
+        return join_tiling(machine, gemm, goal, options=options, deadline=deadline)
     run = _Run(goal, options, solver, deadline)
-    for members in _batch_spreads(machine, gemm, objective):
+    for members in batch_spreads(machine, gemm, objective):
         if not run.hopeless(machine, gemm, members):
             run.search(machine, gemm, members)
     return run.result(machine, gemm, objective, time.perf_counter() - begun)
 
 
-def _batch_spreads(machine: Machine, gemm: Gemm, objective: str) -> list[int]:
+def batch_spreads(machine: Machine, gemm: Gemm, objective: str) -> list[int]:
     """How many members of the batch to run side by side: for energy one is best (no reuse, less room)."""
     if gemm.batch == 1 or objective == "energy":
         return [1]

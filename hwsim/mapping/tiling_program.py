@@ -82,12 +82,12 @@ def make_graphs(machine: Machine, gemm: Gemm, options: Options) -> tuple[PathGra
     """The three path graphs. Raises InfeasibleError where even unit tiles do not fit."""
     ports = ports_of(machine)
     extents = tuple(admissible_extents(gemm.extents[d], options) for d in range(3))
-    largest = tuple(_largest(machine, gemm, level) for level in range(len(machine.levels)))
+    largest = tuple(largest_tiles(machine, gemm, level) for level in range(len(machine.levels)))
     space = Space(machine, gemm, extents, ports.levels, len(ports.names), largest)  # type: ignore[arg-type]
     return tuple(path_graph(space, d) for d in range(3))
 
 
-def _largest(machine: Machine, gemm: Gemm, level: int) -> tuple[int, int, int]:
+def largest_tiles(machine: Machine, gemm: Gemm, level: int) -> tuple[int, int, int]:
     """Per dimension the largest extent that fits when the other two are 1 and only forced tensors are held."""
     item, room = machine.levels[level], capacity(machine, level)
     if math.isinf(room):
