@@ -51,9 +51,8 @@ def _fused(fused: Document) -> list[str]:
 def _product(product: Document) -> list[str]:
     tiles = ", ".join(f"{level} {'x'.join(map(str, tile))}" for level, tile in product["tiles"].items())
     sizes = "x".join(f"{value}" for value in product["gemm"].values())
-    axes = "x".join(product["gemm"])
     return [
-        f"    {product['name']} {axes} {sizes}, x {product['times']}: tiles {tiles}",
+        f"    {product['name']}, batch x m x n x k = {sizes}, x {product['times']}: tiles {tiles}",
         f"      {product['cycles']:,.0f} cycles, {100 * product['utilization']:.1f} % of the multipliers busy; "
         f"{product['solver']}: {product['status']}, gap {100 * product['gap']:.3g} %",
     ]
