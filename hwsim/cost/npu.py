@@ -111,7 +111,12 @@ def _parts(task: Task, phone: Mapping[str, Any]) -> dict[str, Num]:
         if task.operator.segment == "op":
             return {"compute": _single(rows, dims["k"], dims["n"], phone)}
         prompt, weights = np.asarray(rows) > 1, dims["k"] * dims["n"]
-        npu = _one_by_one(rows, weights, phone) if processor == "npu-products" else _prepared(rows, weights, phone)
+        if processor == "npu-int8":
+            npu = _prepared(rows, weights, phone)
+        elif processor == "npu-products":
+            npu = _one_by_one(rows, weights, phone)
+        else:
+            npu = _single(rows, dims["k"], dims["n"], phone)
         floats = rows * weights * (1 - phone["pruned"]) * phone["outlier_weight"]
         return {
             "npu": np.where(prompt, npu, 0),
