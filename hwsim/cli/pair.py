@@ -33,7 +33,7 @@ def command(
 ) -> None:
     """First, second and later tokens, and what of the hand-over is left to see."""
     form = o.check_format(o.format_of(format_, out), ("table", "json"))
-    from hwsim.joint import pair
+    from hwsim.api import pair
 
     found = pair(
         workload, hw, token_on=token_hw, network=network, mode=mode, batch=batch, prompt=prompt, output=output,

@@ -27,7 +27,7 @@ def command(
 ) -> None:
     """Run published claims through the ordinary estimate and say how far off each one is."""
     form = o.check_format(o.format_of(format_, out), ("table", "json", "html"))
-    from hwsim.reproduction import reproduce
+    from hwsim.api import reproduce
 
     document = reproduce(*(systems or []), claims=claims, efficiency=efficiency, failed=failed).to_dict()
     if form == "json":

@@ -33,7 +33,7 @@ def command(
 ) -> None:
     """Time of a round, tokens that it gives, and the speed over plain decoding."""
     form = o.check_format(o.format_of(format_, out), ("table", "json"))
-    from hwsim.joint import speculate
+    from hwsim.api import speculate
 
     found = speculate(
         workload, hw, draft=draft, draft_on=draft_hw, draft_tokens=draft_tokens, acceptance=acceptance,

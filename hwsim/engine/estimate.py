@@ -20,13 +20,12 @@ from hwsim.engine import analytic
 from hwsim.engine.fit import device_budget
 from hwsim.engine.metrics import Phase, summarize
 from hwsim.errors import InputError
-from hwsim.ir.mapped import MappedGraph, Mapping
+from hwsim.ir.mapped import IDEAL, MappedGraph, Mapping
 from hwsim.ir.numbers import Num
 from hwsim.ir.platform import Platform
 from hwsim.ir.result import Bracket, Timeline
 from hwsim.ir.scenario import Scenario, share_of
 from hwsim.ir.workload import WorkloadGraph
-from hwsim.mapping.decide.graph import decide
 from hwsim.mapping.lower import lower
 
 
@@ -100,6 +99,10 @@ def mapping_of(scenario: Scenario) -> Mapping:
 
 def _decided(graph: WorkloadGraph, platform: Platform, mapping: Mapping, scenario: Scenario) -> Mapping:
     """The mapping with what its mapper decides for the operators of one phase."""
+    if mapping.mapper == IDEAL:
+        return mapping
+    from hwsim.mapping.decide.graph import decide  # solvers and caches: only where something is decided
+
     return decide(graph, platform, mapping, objective=scenario.map_objective or None, budget_s=scenario.map_budget_s)
 
 

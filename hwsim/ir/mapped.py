@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping as MappingType
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from hwsim.ir.numbers import Num
 from hwsim.ir.platform import Platform
 from hwsim.ir.workload import Operator
+
+# The mapper that decides nothing: operators take their ideal time.
+IDEAL: Final = "roofline"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +35,7 @@ class Mapping:
     `operators` maps an operator name to plain data (tiles, loop order, device, memory of each tensor).
     """
 
-    mapper: str = "roofline"
+    mapper: str = IDEAL
     tensor_parallel: int = 1
     pipeline_parallel: Num = 1
     expert_parallel: int = 1

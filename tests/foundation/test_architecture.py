@@ -26,8 +26,6 @@ ORDER = (
     "explore",
     "report",
     "api",
-    "joint",
-    "reproduction",
     "cli",
 )
 # Small knots inside one level of the list: schema files are found through content, errors serve everyone.

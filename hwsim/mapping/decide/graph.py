@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from hwsim.cost import registry
 from hwsim.errors import InputError
-from hwsim.ir.mapped import Mapping, SolverReport
+from hwsim.ir.mapped import IDEAL, Mapping, SolverReport
 from hwsim.ir.platform import Device, Platform
 from hwsim.ir.workload import Operator, WorkloadGraph
 from hwsim.mapping import plan
@@ -32,7 +32,6 @@ from hwsim.mapping.problem import Gemm, Tiling
 from hwsim.mapping.protocol import costed
 from hwsim.mapping.registry import load_mapper
 
-IDEAL: Final = "roofline"
 FAMILY_PLANS: Final = {"mesh": mesh, "overlay": overlay}  # mappers of one device family's plan
 DEFAULT_OBJECTIVE: Final = "latency"
 SCORE_PASSES: Final = 4  # of scores between separate kernels: product writes, softmax reads and writes, product reads

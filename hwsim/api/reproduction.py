@@ -6,13 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from hwsim.api import Simulation, evaluate, simulate, timeline
-from hwsim.joint import pair, speculate
-from hwsim.validation.claims import reproduce as run
-from hwsim.validation.claims import select
+from hwsim.api.answer import Answer
+from hwsim.api.evaluation import evaluate
+from hwsim.api.joint import pair, speculate
+from hwsim.api.serving import simulate
+from hwsim.api.timelines import timeline
 
 
-class Reproduction(Simulation):
+class Reproduction(Answer):
     """Result of `reproduce`: the `hwsim/reproduction@1` document and its notebook view."""
 
     def __str__(self) -> str:
@@ -40,6 +41,9 @@ def reproduce(
     ------
     UnknownNameError: a system without claims. InputError: a malformed file.
     """
+    from hwsim.validation.claims import reproduce as run
+    from hwsim.validation.claims import select
+
     chosen, files = select(systems, None if claims is None else Path(claims))
     others: dict[str, Callable[..., Any]] = {
         "simulate": simulate,

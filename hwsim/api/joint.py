@@ -8,14 +8,15 @@ from typing import Any
 import numpy as np
 
 from hwsim import units
-from hwsim.api import Simulation, evaluate
+from hwsim.api.answer import Answer
+from hwsim.api.evaluation import evaluate
 from hwsim.errors import InputError
 from hwsim.explore.teams import Handoff, Speculation, pair_document, speculation_document
 from hwsim.ir.numbers import Num
 from hwsim.schema.loader import load_hardware
 
 
-class Pair(Simulation):
+class Pair(Answer):
     """Result of `pair` and `speculate`: the document and its notebook view."""
 
     def __str__(self) -> str:
