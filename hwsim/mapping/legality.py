@@ -9,7 +9,7 @@ import numpy as np
 
 from hwsim.errors import InfeasibleError
 from hwsim.mapping.counts import Array, Nest, tiles
-from hwsim.mapping.machine import DIMS, TENSORS, Machine
+from hwsim.mapping.machine import DIMS, TENSORS, Level, Machine
 from hwsim.mapping.problem import Gemm, Tiling
 
 _RELEVANT = ((0, 2), (2, 1), (0, 1))
@@ -31,7 +31,7 @@ def violations(machine: Machine, gemm: Gemm, tiling: Tiling) -> list[Violation]:
         return [Violation("levels", machine.name, "the tiling has another number of levels", 0.0)]
     found = _cover(gemm, tiling)
     for index, level in enumerate(machine.levels):
-        found += _held(machine, index, tiling)
+        found += _held(machine, index, tiling) + _order(level, index, tiling)
         if index < len(machine.levels) - 1:
             used = math.prod(tiling.spatial[index])
             limit = level.fanout // (tiling.batch_spatial if index == machine.batch_level else 1)
@@ -63,6 +63,17 @@ def _cover(gemm: Gemm, tiling: Tiling) -> list[Violation]:
         for d, have, need in zip(DIMS, whole, gemm.extents, strict=True)
         if have < need
     ]
+
+
+def _order(level: Level, index: int, tiling: Tiling) -> list[Violation]:
+    """Loops that the level's dataflow does not allow, and an innermost loop that it does not."""
+    inward = [d for d in tiling.order[index] if tiling.temporal[index][DIMS.index(d)] > 1]
+    found = [
+        Violation("dataflow", level.name, f"{d} may not be looped here", 0.0) for d in inward if d not in level.loops
+    ]
+    if index > 0 and len(inward) > 1 and inward[-1] not in level.stationary:
+        found.append(Violation("dataflow", level.name, f"{inward[-1]} may not be innermost here", 0.0))
+    return found
 
 
 def _held(machine: Machine, index: int, tiling: Tiling) -> list[Violation]:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from hwsim.errors import InfeasibleError, SolverError, unknown_name
+from hwsim.errors import InfeasibleError, InputError, SolverError, unknown_name
 from hwsim.ir.mapped import SolverReport
 from hwsim.mapping.candidates import Options, divisors
 from hwsim.mapping.counts import count
@@ -117,11 +117,20 @@ def best_tiling(
         from hwsim.mapping.joins.answer import join_tiling
 
         return join_tiling(machine, gemm, goal, options=options, deadline=deadline)
+    _without_dataflow(machine)
     run = _Run(goal, options, solver, deadline)
     for members in batch_spreads(machine, gemm, objective):
         if not run.hopeless(machine, gemm, members):
             run.search(machine, gemm, members)
     return run.result(machine, gemm, objective, time.perf_counter() - begun)
+
+
+def _without_dataflow(machine: Machine) -> None:
+    """The integer program knows no restricted loops."""
+    for level in machine.levels:
+        if set("MNK") - set(level.loops) or set("MNK") - set(level.stationary):
+            fix = "use the solver 'auto'"
+            raise InputError("the integer program cannot restrict loops", where=f"{machine.name}.{level.name}", fix=fix)
 
 
 def batch_spreads(machine: Machine, gemm: Gemm, objective: str) -> list[int]:
