@@ -8,6 +8,7 @@ falls; when no mapping is left under it, the incumbent is proved. Latency means 
 from __future__ import annotations
 
 import math
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -24,6 +25,8 @@ from hwsim.mapping.tiling_program import TilingProgram, build, make_graphs, read
 
 Objective = Literal["energy", "latency", "edp", "weighted"]
 DEFAULT_OPTIONS = Options()
+# pJ and cycles with their weights
+WEIGHTED = re.compile(r"(\d+(?:\.\d+)?(?:e[+-]?\d+)?)\*energy\+(\d+(?:\.\d+)?(?:e[+-]?\d+)?)\*latency")
 OBJECTIVES = ("energy", "latency", "edp", "weighted")
 
 
@@ -74,7 +77,10 @@ class Goal:
 
 
 def goal_of(objective: str, weights: tuple[float, float] = (0.5, 0.5)) -> Goal:
-    """The goal called `objective`; `weights` are of energy (a pJ) and of a cycle for ``weighted``."""
+    """The goal called `objective`; `weights` are of a pJ and of a cycle for ``weighted``.
+
+    ``0.7*energy+0.3*latency`` is short for ``weighted`` with these weights. Raises UnknownNameError.
+    """
     if objective == "energy":
         return Goal("energy", lambda e, c: e, lambda e, best: math.inf if e < best else 0.0)
     if objective == "edp":
@@ -84,7 +90,10 @@ def goal_of(objective: str, weights: tuple[float, float] = (0.5, 0.5)) -> Goal:
         return Goal("weighted", lambda e, c: we * e + wc * c, lambda e, best: (best - we * e) / max(wc, 1e-300))
     if objective == "latency":
         return Goal("latency", lambda e, c: c, lambda e, best: best)
-    raise unknown_name("objective", objective, OBJECTIVES)
+    terms = WEIGHTED.fullmatch(objective)
+    if terms:
+        return goal_of("weighted", (float(terms[1]), float(terms[2])))
+    raise unknown_name("objective", objective, (*OBJECTIVES, "0.7*energy+0.3*latency"))
 
 
 def best_tiling(

@@ -140,3 +140,11 @@ def test_a_forbidden_loop_is_not_used() -> None:
     found = best_tiling(fixed, Gemm(48, 64, 96), "edp")
     assert found.tiling.temporal[1][2] == 1
     assert violations(fixed, Gemm(48, 64, 96), found.tiling) == []
+
+
+def test_weighted_objective_equals_integer_program() -> None:
+    gemm, text = Gemm(12, 16, 24), "0.7*energy+30*latency"
+    found = best_tiling(small(), gemm, text, options=EVEN_ONLY)
+    program = best_tiling(small(), gemm, text, options=EVEN_ONLY, solver="highs")
+    assert found.report.objective == pytest.approx(0.7 * found.energy_pj + 30 * found.cycles, rel=1e-12)
+    assert found.report.objective == pytest.approx(program.report.objective, rel=1e-9)
