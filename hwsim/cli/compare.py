@@ -2,40 +2,31 @@
 
 from __future__ import annotations
 
+from hwsim.cli import groups as g
 from hwsim.cli import options as o
 
 
+class Run(g.Splits):
+    """On what terms the machines are compared."""
+
+    efficiency: o.Efficiency = "calibrated"
+    price: o.Price = None
+
+
+@g.grouped
 def command(
     workload: o.Workload,
     hw: o.HardwareList,
-    batch: o.Batch = 1,
-    prompt: o.Prompt = None,
-    output: o.Output = 128,
-    weights: o.Weights = None,
-    activations: o.Activations = None,
-    kv_cache: o.KvCache = None,
-    tp: o.Tp = 1,
-    pp: o.Pp = 1,
-    ep: o.Ep = 1,
-    efficiency: o.Efficiency = "calibrated",
-    price: o.Price = None,
-    mapper: o.Mapper = "roofline",
-    map_objective: o.MapObjective = None,
-    map_budget: o.MapBudget = None,
-    format_: o.Format = "table",
-    out: o.OutFile = None,
-    force: o.Force = False,
+    request: g.Request,
+    run: Run,
+    mapping: g.Mapping,
+    to: g.Destination,
 ) -> None:
     """The same scenario on several machines; what differs besides the machine is said above the table."""
-    form = o.check_format(o.format_of(format_, out), ("table", "json", "csv"))
+    form = to.form("table", "json", "csv")
     from hwsim.api import compare
 
-    scenario = {"weights": weights, "activations": activations, "kv_cache": kv_cache, "tp": tp, "pp": pp, "ep": ep}
-    scenario |= o.mapping_options(mapper, map_objective, map_budget)
-    comparison = compare(
-        workload, hw, batch=batch, prompt=prompt, output=output, efficiency=efficiency, price=price, **scenario
-    )
-    o.emit(_render(comparison, form), out, force)
+    to.emit(_render(compare(workload, hw, **g.keywords(request, run, mapping)), form))
 
 
 def _render(comparison: dict[str, object], form: str) -> str:

@@ -6,65 +6,38 @@ from typing import Annotated
 
 import typer
 
+from hwsim.cli import groups as g
 from hwsim.cli import options as o
 
 
+class Run(g.Group):
+    """How the point is priced."""
+
+    engine: Annotated[str, typer.Option("--engine", help="analytic, or des for the event-driven timeline.")] = (
+        "analytic"
+    )
+    efficiency: o.Efficiency = "calibrated"
+    price: o.Price = None
+    memory_fraction: Annotated[float, typer.Option("--memory-fraction", help="Share of memory that may be used.")] = 0.9
+    set_: o.Set = None
+
+
+@g.grouped
 def command(
     workload: o.Workload,
     hw: o.Hardware,
-    batch: o.Batch = 1,
-    prompt: o.Prompt = None,
-    output: o.Output = 128,
-    weights: o.Weights = None,
-    activations: o.Activations = None,
-    kv_cache: o.KvCache = None,
-    tp: o.Tp = 1,
-    pp: o.Pp = 1,
-    ep: o.Ep = 1,
-    dp: o.Dp = 1,
-    sp: o.Sp = False,
-    mapper: o.Mapper = "roofline",
-    map_objective: o.MapObjective = None,
-    map_budget: o.MapBudget = None,
-    engine: Annotated[
-        str, typer.Option("--engine", help="analytic, or des for the event-driven timeline.")
-    ] = "analytic",
-    efficiency: o.Efficiency = "calibrated",
-    price: o.Price = None,
-    memory_fraction: Annotated[
-        float, typer.Option("--memory-fraction", help="Share of memory that may be used.")
-    ] = 0.9,
-    set_: o.Set = None,
-    format_: o.Format = "table",
-    out: o.OutFile = None,
-    force: o.Force = False,
+    request: g.Request,
+    layout: g.Layout,
+    mapping: g.Mapping,
+    run: Run,
+    to: g.Destination,
 ) -> None:
     """Time, memory, energy and cost of a model on hardware, each with its floor and ceiling."""
-    form = o.check_format(o.format_of(format_, out), ("table", "json", "csv", "html"))
+    form = to.form("table", "json", "csv", "html")
     from hwsim.api import evaluate
 
-    result = evaluate(
-        workload,
-        hw,
-        batch=batch,
-        prompt=prompt,
-        output=output,
-        what_if=o.parse_set(set_),
-        weights=weights,
-        activations=activations,
-        kv_cache=kv_cache,
-        tp=tp,
-        pp=pp,
-        ep=ep,
-        dp=dp,
-        sp=sp,
-        **o.mapping_options(mapper, map_objective, map_budget),
-        engine=engine,
-        efficiency=efficiency,
-        price=price,
-        memory_fraction=memory_fraction,
-    )
-    o.emit(render(result.document, form), out, force)
+    result = evaluate(workload, hw, **g.keywords(request, layout, mapping, run))
+    to.emit(render(result.document, form))
 
 
 def render(document: dict[str, object], form: str) -> str:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
+from hwsim.cli import groups as g
 from hwsim.cli import options as o
 from hwsim.errors import InputError
 
@@ -16,6 +17,13 @@ MAPPING: Final = "hwsim/mapping@1"
 _SAVED: Final = ("hwsim/estimate@1", MAPPING)
 
 
+class Run(g.Splits):
+    """How the estimate whose numbers are explained is made."""
+
+    efficiency: o.Efficiency = "calibrated"
+
+
+@g.grouped
 def command(
     workload: Annotated[
         str, typer.Argument(metavar="WORKLOAD", help="A model as in evaluate, or a saved estimate or mapping (JSON).")
@@ -28,19 +36,10 @@ def command(
         ),
     ] = DEFAULT,
     hw: Annotated[str | None, typer.Option("--hw", metavar="NAME", help="Accelerator, node or cluster.")] = None,
-    batch: o.Batch = 1,
-    prompt: o.Prompt = None,
-    output: o.Output = 128,
-    weights: o.Weights = None,
-    activations: o.Activations = None,
-    kv_cache: o.KvCache = None,
-    tp: o.Tp = 1,
-    pp: o.Pp = 1,
-    ep: o.Ep = 1,
-    efficiency: o.Efficiency = "calibrated",
-    mapper: o.Mapper = "roofline",
-    map_objective: o.MapObjective = None,
-    map_budget: o.MapBudget = None,
+    *,
+    request: g.Request,
+    run: Run,
+    mapping: g.Mapping,
     set_: o.Set = None,
 ) -> None:
     """Formula, operands and source of a number."""
@@ -52,34 +51,23 @@ def command(
         o.emit(explain_mapping(document, first if subject == DEFAULT else subject), None)
         return
     if document is None:
-        if hw is None:
-            raise InputError(
-                "explain needs a machine", where="--hw", seen="(absent)", fix="hwsim explain llama7b tpot_s --hw a100"
-            )
-        from hwsim.api import evaluate
-
-        document = evaluate(
-            workload,
-            hw,
-            batch=batch,
-            prompt=prompt,
-            output=output,
-            what_if=o.parse_set(set_),
-            weights=weights,
-            activations=activations,
-            kv_cache=kv_cache,
-            tp=tp,
-            pp=pp,
-            ep=ep,
-            efficiency=efficiency,
-            **o.mapping_options(mapper, map_objective, map_budget),
-            check_fit=False,
-        ).document
+        document = _evaluated(workload, hw, what_if=o.parse_set(set_), **g.keywords(request, run, mapping))
     if subject == "tpot_s" and "tpot_s" not in document["metrics"]:
         subject = "latency_s"
     from hwsim.report.explain import explain
 
     o.emit(explain(document, subject), None)
+
+
+def _evaluated(workload: str, hw: str | None, **options: Any) -> dict[str, Any]:
+    """The estimate document of a model. Raises InputError without a machine."""
+    if hw is None:
+        raise InputError(
+            "explain needs a machine", where="--hw", seen="(absent)", fix="hwsim explain llama7b tpot_s --hw a100"
+        )
+    from hwsim.api import evaluate
+
+    return evaluate(workload, hw, **options, check_fit=False).document
 
 
 def _saved(name: str) -> dict[str, Any] | None:

@@ -70,14 +70,6 @@ def parse_set(changes: list[str] | None) -> dict[str, str]:
     return table
 
 
-def mapping_options(mapper: str, objective: str | None, budget: str | None) -> dict[str, Any]:
-    """Keyword arguments of `hwsim.evaluate` for the options of mappers. Raises UnitError."""
-    from hwsim.units import parse
-
-    seconds = None if budget is None else parse(budget, "time", where="--map-budget")
-    return {"mapper": mapper, "map_objective": objective, "map_budget_s": seconds}
-
-
 def check_format(name: str, known: tuple[str, ...]) -> str:
     """The format itself. Raises UnknownNameError."""
     if name not in known:

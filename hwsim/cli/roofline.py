@@ -2,44 +2,27 @@
 
 from __future__ import annotations
 
+from hwsim.cli import groups as g
 from hwsim.cli import options as o
 
 
+@g.grouped
 def command(
     workload: o.Workload,
     hw: o.Hardware,
-    batch: o.Batch = 1,
-    prompt: o.Prompt = None,
-    output: o.Output = 128,
-    weights: o.Weights = None,
-    activations: o.Activations = None,
-    kv_cache: o.KvCache = None,
+    request: g.Request,
+    *,
     tp: o.Tp = 1,
     efficiency: o.Efficiency = "calibrated",
     set_: o.Set = None,
-    format_: o.Format = "table",
-    out: o.OutFile = None,
-    force: o.Force = False,
+    to: g.Destination,
 ) -> None:
     """Ridge point, and on which side of it each operator lies; --format html -o FILE draws it."""
-    form = o.check_format(o.format_of(format_, out), ("table", "json", "csv", "html"))
+    form = to.form("table", "json", "csv", "html")
     from hwsim.api import evaluate
 
-    document = evaluate(
-        workload,
-        hw,
-        batch=batch,
-        prompt=prompt,
-        output=output,
-        what_if=o.parse_set(set_),
-        weights=weights,
-        activations=activations,
-        kv_cache=kv_cache,
-        tp=tp,
-        efficiency=efficiency,
-        check_fit=False,
-    ).document
-    o.emit(_render(document, form), out, force)
+    options = {"tp": tp, "efficiency": efficiency, "what_if": o.parse_set(set_), **request.keywords()}
+    to.emit(_render(evaluate(workload, hw, **options, check_fit=False).document, form))
 
 
 def _render(document: dict[str, object], form: str) -> str:
