@@ -1,4 +1,4 @@
-"""The matrices that a fused projection of the graph stands for.
+"""The matrices that a fused projection, or a fused mixture of experts, stands for.
 
 Graphs fuse projections that share an input (query, key and value; gate and up). Devices that compile one instruction
 group or one mesh layout a matrix need the single widths, because each is padded to the tile by itself.
@@ -28,3 +28,14 @@ def _widths(task: Task, heads: object) -> tuple[Num, ...]:
         key, value = heads["n_kv_heads"] * heads["head_dim"], heads["n_kv_heads"] * heads["v_head_dim"]
         return (query, key, value) if query + key + value == width else (width,)
     return (width,)
+
+
+def expert_products(task: Task) -> tuple[tuple[tuple[Num, Num, Num], ...], Num]:
+    """(rows, depth, width) of the products of one active expert, and the number of active experts.
+
+    Assumption: tokens spread evenly over the experts that they touch, so each sees tokens x picked / active rows.
+    """
+    dims = task.operator.dims
+    active, hidden, inner = dims["active_experts"], dims["hidden"], dims["inter"]
+    rows = dims["tokens"] * dims["topk"] / active
+    return (*((rows, hidden, inner),) * (int(dims["matrices"]) - 1), (rows, inner, hidden)), active

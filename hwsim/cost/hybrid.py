@@ -1,7 +1,7 @@
 """A GPU that streams its weights from the host while cache and attention stay on the CPU (MoE-Lens, arXiv 2504.09345).
 
 - one pass over the weights takes delta = weight bytes / link rate, whatever the number of tokens
-- a pass lasts max(delta, GPU compute, cache bytes / host bandwidth): the three run side by side
+- a pass lasts max(delta, GPU compute, (cache + weight bytes) / host bandwidth): the three run side by side
 - the GPU is busy once n >= (C_GPU / link) (experts / picked) tokens share a pass
 - steady rate of a host full of requests: pages, with prompts and tokens in every pass, against the baseline that
   reserves for the longest request and takes prompts first (MoE-Lightning)
@@ -41,9 +41,14 @@ def plan(graph: MappedGraph) -> MappedGraph:
     for task in graph.tasks:
         for name, seconds in _queues(task, device, o).items():
             totals[name] = totals.get(name, 0.0) + seconds * task.count
-    names = list(totals)
-    binding = names[int(np.argmax([float(np.max(totals[n])) for n in names]))]
+    binding = _binding(totals)
     return replace(graph, tasks=tuple(replace(t, choice={**t.choice, "binding": binding}) for t in graph.tasks))
+
+
+def _binding(totals: Mapping[str, Num]) -> dict[str, Num]:
+    """1 for the queue that binds the pass, 0 for the others; of a grid, point by point."""
+    longest = np.argmax(np.stack(np.broadcast_arrays(*totals.values())), axis=0)
+    return {name: plain(np.where(longest == index, 1.0, 0.0)) for index, name in enumerate(totals)}
 
 
 def _require_host(graph: MappedGraph, device: Device, o: Mapping[str, Any]) -> None:
@@ -64,10 +69,11 @@ def task_cost(task: Task, platform: Platform) -> TaskCost:
     """Bracketed time of one execution: its share of the queue that binds the pass."""
     device, o = platform.device, platform.device.extra["offload"]
     queues = _queues(task, device, o)
-    binding = task.choice.get("binding", "link")
-    value = queues[binding]
+    binding = task.choice.get("binding", {"link": 1.0})
     # a task pays for its share of the queue that binds the pass; that queue at datasheet rates is its floor
-    floors = {binding: _at_peak(binding, value, device, o)}
+    paid = {name: queues[name] * chosen for name, chosen in binding.items()}
+    floors = {name: _at_peak(name, seconds, device, o) for name, seconds in paid.items()}
+    value = plain(sum(paid.values(), 0.0))
     energy = dynamic_energy_j(task, platform)
     return bracketed(value, queues, floors, BAND, energy_j=energy, model="hybrid")
 
@@ -86,7 +92,8 @@ def metrics(timelines: Sequence[Timeline]) -> Mapping[str, Bracket]:
         sum((c.stored_bytes * t.count for t in last.tasks for c in t.operator.inputs if c.role == "kv_cache"), 0)
         / last.batch
     )
-    output = 2 * (context - prompt)
+    output = np.maximum(2 * (context - prompt), 1)  # a sliding window shorter than the prompt hides the reply
+    steady = _steady(timelines, prompt, output, cache / context) if np.all(np.asarray(cache) > 0) else {}
     return {
         "saturation_tokens": Bracket(plain(tokens)),
         "saturation_kv_bytes": Bracket(plain(tokens * cache)),
@@ -94,7 +101,7 @@ def metrics(timelines: Sequence[Timeline]) -> Mapping[str, Bracket]:
         "link_bytes_per_s": Bracket(o["link"]),
         "pass_time_s": Bracket(timelines[-1].time_s),
         "gpu_utilisation": Bracket(plain(_busy(timelines[-1], "gpu") / timelines[-1].time_s)),
-        **{name: Bracket(plain(value)) for name, value in _steady(timelines, prompt, output, cache / context).items()},
+        **{name: Bracket(plain(value)) for name, value in steady.items()},
     }
 
 
@@ -113,7 +120,7 @@ def _steady(timelines: Sequence[Timeline], prompt: Num, output: Num, token_bytes
     held = used if lens else o["longest"] * prompt + output
     requests = room / held
     on_gpu = _busy(timelines[0], "gpu") / timelines[0].graph.tokens  # of one token
-    sweep, host = _busy(timelines[-1], "link"), requests * used * token_bytes / o["host_bandwidth"]
+    sweep, host = _busy(timelines[-1], "link"), (requests * used * token_bytes + stored) / o["host_bandwidth"]
     fresh = requests * prompt / output if lens else 0.0
     step = np.maximum(np.maximum(sweep, (requests + fresh) * on_gpu), host)
     ahead = 0.0 if lens else np.maximum(sweep, requests * prompt * on_gpu)
@@ -147,5 +154,5 @@ def _queues(task: Task, device: Device, o: Mapping[str, Any]) -> dict[str, Num]:
     return {
         "link": weights / o["link"],
         "gpu": 0.0 if on_cpu else task.operator.flop / (peak * COMPUTE_EFFICIENCY),
-        "host": (cached if on_cpu else 0) / o["host_bandwidth"],
+        "host": ((cached if on_cpu else 0) + weights) / o["host_bandwidth"],  # both leave the same memory
     }

@@ -7,6 +7,7 @@ the columns, and each bit-plane of n activations selects one entry:
 - build = (2^n - n - 1) (b_w + ceil(log2 n) + 1);  use = B b_a (1 - reuse repeated) (select + b_c + 1)
 - cycles a MAC = (build + use) / (n B), least over the n whose table fits the rows
 - time = max(weight bytes / DRAM rate, MACs x cycles / (arrays x share x columns x clock))
+- attention stays on the CPU: max(cache bytes / DRAM rate, operations / the peak of its vector units)
 
 Formulas: docs/formulas/pim.md.
 """
@@ -15,12 +16,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
 
+from hwsim.cost import fused
 from hwsim.cost.bracketed import bracketed, plain
-from hwsim.cost.roofline import dynamic_energy_j
+from hwsim.cost.generic import COMPUTE_EFFICIENCY
+from hwsim.cost.peaks import compute_path
+from hwsim.cost.roofline import dynamic_energy_j, largest
 from hwsim.errors import InfeasibleError
 from hwsim.ir.mapped import MappedGraph, Task
 from hwsim.ir.numbers import Num
@@ -30,16 +35,21 @@ from hwsim.ir.result import Bracket, TaskCost, Timeline
 BAND: Final = 2.0  # no point of this machine is published
 MEMORY_EFFICIENCY: Final = 0.8  # of the DRAM: ai-dynamo/aiconfigurator empirical scale
 GROUPS: Final = (1, 2, 3, 4, 5, 6, 7, 8)
+IN_ARRAYS: Final = ("gemm", "moe")
 
 
 def plan(graph: MappedGraph) -> MappedGraph:
-    """Check that some table fits the rows of an array. Raises InfeasibleError naming the rows that are missing."""
+    """Check that some table fits the rows of an array, and count matrices as the 8-bit work that arrays do.
+
+    Raises InfeasibleError naming the rows that are missing.
+    """
     o = _section(graph.platform.device)
     for task in graph.tasks:
-        if task.kind == "gemm" and task.operator.segment != "head":
+        if task.kind in IN_ARRAYS and task.operator.segment != "head":
             bits = _bits(task)
             groups = (o["group"],) if o["group"] else GROUPS
-            needed = min(_rows(n, bits, o["activation_bits"], float(np.max(task.operator.dims["k"]))) for n in groups)
+            depth = max(float(np.max(k)) for _, k, _ in _products(task)[0])
+            needed = min(_rows(n, bits, o["activation_bits"], depth) for n in groups)
             if needed > o["rows"]:
                 raise InfeasibleError(
                     f"a look-up table of {bits:g}-bit weights needs {needed - o['rows']:g} rows more than an array has",
@@ -48,18 +58,32 @@ def plan(graph: MappedGraph) -> MappedGraph:
                     fix="a smaller pim.group or --weights format",
                     budget={"rows_needed": needed, "rows": o["rows"]},
                 )
-    return graph
+    return replace(graph, tasks=tuple(_in_arrays(task) for task in graph.tasks))
+
+
+def _in_arrays(task: Task) -> Task:
+    """The task with its operations as int8: arrays take no wider operand."""
+    if task.kind not in IN_ARRAYS:
+        return task
+    return replace(task, operator=task.operator.with_(dtype="int8"), flop={"int8": task.operator.flop})
 
 
 def task_cost(task: Task, platform: Platform) -> TaskCost:
-    """Bracketed time of one execution: matrices in the arrays, everything else on the CPU at memory speed."""
+    """Bracketed time of one execution: matrices in the arrays, everything else on the CPU."""
     device, o = platform.device, _section(platform.device)
     rate = device.main_memory.read_bytes_per_s
     moved = sum((t.moved_bytes for t in task.operator.inputs if t.role in ("weight", "kv_cache", "state")), 0)
-    parts = {"memory": plain(moved / (rate * MEMORY_EFFICIENCY)), "pim": plain(cycles(task, o) / _speed(o))}
+    on_cpu = (
+        0.0 if task.kind in IN_ARRAYS else task.operator.flop / compute_path(device, "fp16", "vector").peak_flop_per_s
+    )
+    parts = {
+        "memory": plain(moved / (rate * MEMORY_EFFICIENCY)),
+        "pim": plain(cycles(task, o) / _speed(o)),
+        "cpu": plain(on_cpu / COMPUTE_EFFICIENCY),
+    }
     energy = dynamic_energy_j(task, platform)
-    floors = {"memory": moved / rate}
-    return bracketed(np.maximum(parts["memory"], parts["pim"]), parts, floors, BAND, energy_j=energy, model="pim")
+    floors = {"memory": moved / rate, "cpu": on_cpu}
+    return bracketed(largest(parts), parts, floors, BAND, energy_j=energy, model="pim")
 
 
 def metrics(timelines: Sequence[Timeline]) -> Mapping[str, Bracket]:
@@ -72,14 +96,27 @@ def metrics(timelines: Sequence[Timeline]) -> Mapping[str, Bracket]:
 
 def cycles(task: Task, o: Mapping[str, Any]) -> Num:
     """Column cycles of one execution: MACs x cycles a MAC, by the best table size; 0 for what the CPU does."""
-    if task.kind != "gemm":
+    if task.kind not in IN_ARRAYS:
         return 0.0
-    dims, bits = task.operator.dims, _bits(task)
-    rows = dims["m"] * dims.get("batch", 1)
+    products, times = _products(task)
+    return times * sum((_product_cycles(product, _bits(task), o) for product in products), 0.0)
+
+
+def _products(task: Task) -> tuple[tuple[tuple[Num, Num, Num], ...], Num]:
+    """(rows, depth, width) of the matrices of a task, and how many times they run."""
+    if task.kind == "moe":
+        return fused.expert_products(task)
+    dims = task.operator.dims
+    return ((dims["m"] * dims.get("batch", 1), dims["k"], dims["n"]),), 1
+
+
+def _product_cycles(product: tuple[Num, Num, Num], bits: float, o: Mapping[str, Any]) -> Num:
+    rows, depth, width = product
+    deepest = float(np.max(depth))
     groups = (o["group"],) if o["group"] else GROUPS
-    legal = [n for n in groups if _rows(n, bits, o["activation_bits"], float(np.max(dims["k"]))) <= o["rows"]]
-    options = [cycles_per_mac(n, bits, rows, float(np.max(dims["k"])), o) for n in legal or groups[:1]]
-    return rows * dims["k"] * dims["n"] * np.minimum.reduce([np.asarray(c, float) for c in options])
+    legal = [n for n in groups if _rows(n, bits, o["activation_bits"], deepest) <= o["rows"]]
+    options = [cycles_per_mac(n, bits, rows, deepest, o) for n in legal or groups[:1]]
+    return rows * depth * width * np.minimum.reduce([np.asarray(c, float) for c in options])
 
 
 def cycles_per_mac(group: int, bits: float, batch: Num, depth: float, o: Mapping[str, Any]) -> Num:
