@@ -1,4 +1,4 @@
-"""Every policy, budget, number of stages and replicas, and size of memory against a naive reference, request by request."""
+"""Every policy, budget, number of stages and replicas, and size of memory against a naive reference."""
 
 from __future__ import annotations
 
