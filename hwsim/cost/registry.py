@@ -5,7 +5,8 @@ It may also expose ``plan(graph) -> graph`` (its own mapping choices, written in
 what the device cannot hold), ``weights_held(device)`` and ``cache_room(device, ranks)`` (share of the weights in its
 main memory; bytes for caches elsewhere), ``metrics(timelines) -> {name: Bracket}`` (figures that only this family
 has) and ``takes(device) -> names`` (which kinds of mapper decisions its costs use: ``tiling``, ``mesh``, ``overlay``)
-and ``tiles(operator, platform)`` (the kernels among which a mapper must pick).
+and ``tiles(operator, platform)`` (the kernels among which a mapper must pick) and ``active_power_w(device)`` (watts
+above idle while it runs).
 """
 
 from __future__ import annotations
@@ -70,6 +71,15 @@ def family_metrics(timelines: Sequence[Timeline]) -> dict[str, Bracket]:
     """Metrics that only this device family has (none for most)."""
     measure: Metrics | None = getattr(_module(timelines[0].graph.platform.device.kind), "metrics", None)
     return {} if measure is None else dict(measure(timelines))
+
+
+def active_power_w(device: Device, efficiency: str = "calibrated") -> Num:
+    """Watts above idle that a device draws while it runs, beside the energy of its operations and bytes.
+
+    0 for families that measure a whole board and in the bare roofline.
+    """
+    ask: Callable[[Device], Num] | None = getattr(_module(device.kind), "active_power_w", None)
+    return 0.0 if ask is None or efficiency == "datasheet" else ask(device)
 
 
 def takes(device: Device) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from hwsim import __version__
+from hwsim.cost.registry import active_power_w
 from hwsim.engine.estimate import Estimate
 from hwsim.engine.metrics import Phase
 from hwsim.ir.mapped import Task
@@ -101,7 +102,11 @@ def _hardware(estimate: Estimate) -> dict[str, Any]:
         },
         "main_memory": device.main_memory.name,
         "links": {k.name: {"bandwidth_bytes_per_s": plain(k.bandwidth_bytes_per_s)} for k in device.links},
-        "power": {"tdp_w": plain(device.power.tdp_w), "idle_w": plain(device.power.idle_w)},
+        "power": {
+            "tdp_w": plain(device.power.tdp_w),
+            "idle_w": plain(device.power.idle_w),
+            "active_w": plain(active_power_w(device, scenario.efficiency)),
+        },
         "sources": dict(device.sources),
     }
 
@@ -159,10 +164,20 @@ def _task(interval: Interval) -> dict[str, Any]:
         "traffic_bytes": {name: plain(size * task.count) for name, size in task.traffic_bytes.items()},
         "dtype": task.operator.dtype,
         "unit": task.operator.unit,
+        **_peak(interval),
         "dims": {name: plain(size) for name, size in task.operator.dims.items()},
         "model": cost.model,
         **_choice_of(task),
     }
+
+
+def _peak(interval: Interval) -> dict[str, Any]:
+    """Datasheet rate of the paths that the task's operations take: what its roof is, after widening."""
+    flop = sum((f for f in interval.task.flop.values()), 0)
+    busy_s = interval.cost.floor_parts_s.get("compute", 0.0)
+    if not (np.all(np.asarray(flop) > 0) and np.all(np.asarray(busy_s) > 0)):
+        return {}
+    return {"peak_flop_per_s": plain(np.divide(flop, busy_s))}
 
 
 def _choice_of(task: Task) -> dict[str, Any]:

@@ -15,7 +15,7 @@ import numpy as np
 
 from hwsim.cost import memory as budgets
 from hwsim.cost.peaks import compute_path
-from hwsim.cost.registry import family_metrics, has_own_model
+from hwsim.cost.registry import active_power_w, family_metrics, has_own_model
 from hwsim.engine import analytic
 from hwsim.engine.fit import device_budget
 from hwsim.engine.metrics import Phase, summarize
@@ -178,13 +178,14 @@ def _phase(graph: MappedGraph, platform: Platform, scenario: Scenario, check: bo
     devices = scenario.devices
     passes = passes_of(scenario) * scenario.dp
     dynamic = sum((i.cost.energy_j * i.task.count for i in timeline.intervals), 0.0) * scenario.tp * passes
-    energy = dynamic + static_power_w(platform, devices) * span.value
+    energy = dynamic + static_power_w(platform, devices, scenario.efficiency) * span.value
     return Phase(graph.phase, timeline, span, energy, graph.tokens * passes)
 
 
-def static_power_w(platform: Platform, devices: Num) -> Num:
-    """Watts that devices draw without doing anything, their share of the hosts included."""
-    return platform.device.power.idle_w * devices + platform.host_power_w * devices / max(platform.node_size, 1)
+def static_power_w(platform: Platform, devices: Num, efficiency: str = "calibrated") -> Num:
+    """Watts that running devices draw whatever they compute: idle and clocks, and their share of the hosts."""
+    each = platform.device.power.idle_w + active_power_w(platform.device, efficiency)
+    return each * devices + platform.host_power_w * devices / max(platform.node_size, 1)
 
 
 def _engine(name: str) -> Callable[..., Timeline]:

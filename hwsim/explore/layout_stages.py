@@ -83,9 +83,8 @@ def refined(search: Search, index: int, result: Estimate) -> Refined:
     old = result.metrics
     tokens = float(old["throughput_tokens_per_s"].value * old["latency_s"].value)
     slower = latency - float(old["latency_s"].value)
-    energy = (
-        float(old["energy_j_per_token"].value) * tokens + float(static_power_w(platform, scenario.devices)) * slower
-    )
+    power = float(static_power_w(platform, scenario.devices, scenario.efficiency))
+    energy = float(old["energy_j_per_token"].value) * tokens + power * slower
     price = platform.price
     cost = float("nan")
     if price is not None:

@@ -144,7 +144,7 @@ def price(
 
 def loop_of(search: Search, scenario: Scenario) -> Loop:
     """The closed loop that serves the sequences of a scenario."""
-    power = static_power_w(search.platform, scenario.devices)
+    power = static_power_w(search.platform, scenario.devices, scenario.efficiency)
     answer = float(np.max(scenario.output_tokens))
     return Loop(scenario.batch, scenario.batch_of_replica, scenario.devices, answer, power, search.platform)
 

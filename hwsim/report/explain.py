@@ -85,7 +85,9 @@ def _total_energy(document: Document) -> float:
 
 
 def _energy(document: Document) -> list[str]:
-    idle = document["hardware"]["power"]["idle_w"]
+    power = document["hardware"]["power"]
+    idle, clocks = power["idle_w"], power.get("active_w", 0.0)
+    drawn = f"idle {idle:g} W" + (f" and running clocks {clocks:g} W" if clocks else "") + " a device"
     lines = [
         "energy/token = (prefill + (output - 1) x decode step) / tokens, each = dynamic + static power x time (LAW-4)"
     ]
@@ -93,7 +95,7 @@ def _energy(document: Document) -> list[str]:
         dynamic = sum(t["energy_j"] for t in phase["tasks"])
         lines.append(
             f"  {phase['name']}: {si(phase['energy_j'], 'J')} in all; operators {si(dynamic, 'J')} on one device, "
-            f"idle {idle:g} W a device over {si(phase['time_s'], 's')}"
+            f"{drawn} over {si(phase['time_s'], 's')}"
         )
     return [
         *lines,

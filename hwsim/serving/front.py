@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from hwsim.cost.registry import active_power_w
 from hwsim.engine.estimate import estimate
 from hwsim.engine.fit import require_fit
 from hwsim.errors import InfeasibleError
@@ -108,9 +109,10 @@ def _table_range(asked: EngineOptions, arguments: Mapping[str, int]) -> dict[str
 
 
 def _running_costs(platform: Platform, scenario: Scenario, tables: EngineTime) -> tuple[float, float, float]:
-    """(busy W, idle W, USD/s) of a replica; busy = idle + dynamic power of decoding, at most the TDP."""
+    """(busy W, idle W, USD/s) of a replica; busy = idle + clocks + dynamic power of decoding, at most the TDP."""
     devices, power = scenario.tp * scenario.pp, platform.device.power
-    busy_w = min(power.idle_w + tables.decode_power_w, power.tdp_w) if tables.decode_power_w else power.tdp_w
+    running_w = power.idle_w + active_power_w(platform.device, scenario.efficiency)
+    busy_w = min(running_w + tables.decode_power_w, power.tdp_w) if tables.decode_power_w else power.tdp_w
     usd_per_s = float(platform.price.rate_usd_per_s) * devices if platform.price else 0.0
     return float(busy_w) * devices, float(power.idle_w) * devices, usd_per_s
 

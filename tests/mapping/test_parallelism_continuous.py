@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import hwsim
+from hwsim.engine.estimate import static_power_w
 from hwsim.errors import InputError, UnknownNameError
 from hwsim.explore.layout_stages import refiner
 from hwsim.explore.layouts import Search, cost_layouts
@@ -55,11 +56,10 @@ def test_many_clients_get_first_words_sooner_and_later_words_slower() -> None:
 def test_the_same_work_for_another_time() -> None:
     """Energy differs by static power x time only; tokens by time only."""
     question, static, loop = both("llama-3.1-8b", 4, batches=(32,))
-    device = question.platform.device
-    idle = (device.power.idle_w + question.platform.host_power_w / question.platform.node_size) * static.used
+    running = static_power_w(question.platform, static.used)
     tokens = 32 * 64
     more = (loop.energy_j_per_token - static.energy_j_per_token) * tokens
-    np.testing.assert_allclose(more, idle * (loop.latency_s - static.latency_s), rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(more, running * (loop.latency_s - static.latency_s), rtol=1e-6, atol=1e-6)
     np.testing.assert_allclose(loop.tokens_per_s * loop.latency_s, tokens, rtol=1e-12)
     np.testing.assert_array_equal(loop.needed_bytes, static.needed_bytes)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from hwsim.cost.gpu.donors import Choice, choose
 from hwsim.cost.gpu.facts import facts
 from hwsim.cost.gpu.family import KernelTime
 from hwsim.cost.gpu.gemm import library_tiles
+from hwsim.cost.gpu.power import active_power_w, within_limit_j
 from hwsim.cost.gpu.registry import families
 from hwsim.cost.roofline import dynamic_energy_j, floor_parts, largest, total
 from hwsim.ir.mapped import Task
@@ -21,7 +23,7 @@ from hwsim.ir.platform import Device, Platform
 from hwsim.ir.result import TaskCost
 from hwsim.ir.workload import Operator
 
-__all__ = ["kernel_time", "takes", "task_cost", "tiles"]
+__all__ = ["active_power_w", "kernel_time", "takes", "task_cost", "tiles"]
 
 
 def takes(device: Device) -> tuple[str, ...]:
@@ -49,12 +51,15 @@ def task_cost(task: Task, platform: Platform) -> TaskCost:
     """Bracketed time of one execution of a task on a GPU, weights cold in DRAM, launched from a CUDA graph.
 
     Operators outside the kernel families (embedding lookups, collectives across nodes) and devices without any
-    calibration take the generic two-efficiency model. Never below the floor at datasheet peaks.
+    calibration take the generic two-efficiency model. Never below the floor at datasheet peaks; power never above
+    the board's limit.
     """
     found = kernel_time(task, platform)
-    if found is None:
-        return generic.task_cost(task, platform)
-    time, choice = found
+    cost = generic.task_cost(task, platform) if found is None else _kernel_cost(task, platform, *found)
+    return replace(cost, energy_j=within_limit_j(cost.energy_j, cost.time_s, platform.device))
+
+
+def _kernel_cost(task: Task, platform: Platform, time: KernelTime, choice: Choice) -> TaskCost:
     floors = floor_parts(task, platform)
     floor = largest(floors)
     extra = (task.launches - 1) * time.parts_s["launch"] if task.launches > 1 else 0.0
