@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 PALETTE: Final = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442", "#555555")
 ROOFS: Final = (PALETTE[5], "#222222", PALETTE[2], PALETTE[4])
 BOUND_COLORS: Final = {"compute": PALETTE[1], "launch": PALETTE[7], "link": PALETTE[3]}
+OTHER_COLORS: Final = tuple(color for color in PALETTE if color not in BOUND_COLORS.values())
 
 
 def _layout(title: str, **more: Any) -> dict[str, Any]:
@@ -35,22 +36,12 @@ def roofline_figure(document: rows.Document) -> go.Figure:
     import plotly.graph_objects as go
 
     points = rows.roofline_points(document)
-    ridge, peak, _ = rows.ridge_point(document)
+    ridge, _, _ = rows.ridge_point(document)
     span = [p.intensity for p in points] + [ridge]
     x = np.geomspace(min(span) / 4, max(span) * 4, 60)
     figure = go.Figure()
     hardware = document["hardware"]
-    for index, (name, memory) in enumerate(_levels(hardware)):
-        roof = np.minimum(x * memory["read_bytes_per_s"], peak)
-        label = html.escape(f"{name} {si(memory['read_bytes_per_s'], 'B/s')}")
-        figure.add_scatter(
-            x=x,
-            y=roof,
-            mode="lines",
-            name=label,
-            line={"color": ROOFS[index % len(ROOFS)], "width": 2},
-            hoverinfo="name",
-        )
+    _add_roofs(figure, document, x)
     for index, phase in enumerate(dict.fromkeys(p.phase for p in points)):
         chosen = [p for p in points if p.phase == phase]
         figure.add_scatter(
@@ -67,18 +58,47 @@ def roofline_figure(document: rows.Document) -> go.Figure:
             text=[_hover(p) for p in chosen],
             hovertemplate="%{text}<extra></extra>",
         )
-    dtype = html.escape(f"peak {si(peak, 'FLOP/s')}")
-    figure.add_annotation(
-        x=np.log10(x[-1]), y=np.log10(peak), text=dtype, showarrow=False, xanchor="right", yanchor="top", yshift=-6
-    )
     figure.update_layout(
         _layout(
             f"Roofline: {document['workload']['name']} on {hardware['name']}",
-            xaxis={"type": "log", "title": "operations per byte of main memory (FLOP/B)", "exponentformat": "power"},
-            yaxis={"type": "log", "title": "attained (FLOP/s)", "exponentformat": "SI"},
+            xaxis={"type": "log", "title": "operations per byte of main memory (FLOP/B)", "dtick": 1},
+            yaxis={"type": "log", "title": "attained rate of one device"}
+            | _decades([p.attained_flop_per_s for p in points]),
         )
     )
     return figure
+
+
+def _add_roofs(figure: go.Figure, document: rows.Document, x: Any) -> None:
+    """One slope per memory level up to the highest peak, one dashed line per peak from its ridge on."""
+    peaks = rows.roofs(document)
+    top = max(peaks.values(), default=rows.ridge_point(document)[1])
+    for index, (name, memory) in enumerate(_levels(document["hardware"])):
+        figure.add_scatter(
+            x=x,
+            y=np.minimum(x * memory["read_bytes_per_s"], top),
+            mode="lines",
+            name=html.escape(f"{name} {si(memory['read_bytes_per_s'], 'B/s')}"),
+            line={"color": ROOFS[index % len(ROOFS)], "width": 2},
+            hoverinfo="name",
+        )
+    _, _, bandwidth = rows.ridge_point(document)
+    for rate in sorted(set(peaks.values()), reverse=True):
+        label = html.escape(f"{', '.join(name for name, peak in peaks.items() if peak == rate)} {si(rate, 'FLOP/s')}")
+        figure.add_scatter(
+            x=[min(rate / bandwidth, x[-1]), x[-1]], y=[rate, rate], mode="lines", hoverinfo="name", name=label,
+            line={"color": "#888", "width": 1, "dash": "dash"}, showlegend=False,
+        )  # fmt: skip
+        figure.add_annotation(
+            x=np.log10(x[-1]), y=np.log10(rate), text=label, showarrow=False, xanchor="right", yanchor="top"
+        )
+
+
+def _decades(values: list[float]) -> dict[str, Any]:
+    """Ticks at powers of ten, labelled with the unit."""
+    low, high = int(np.floor(np.log10(min(values, default=1.0)))), int(np.ceil(np.log10(max(values, default=1.0)))) + 1
+    ticks = [10.0**k for k in range(low, high + 1)]
+    return {"tickvals": ticks, "ticktext": [si(tick, "FLOP/s") for tick in ticks]}
 
 
 def _levels(hardware: rows.Document) -> list[tuple[str, Any]]:
@@ -106,17 +126,17 @@ def time_figure(document: rows.Document) -> go.Figure:
     import plotly.graph_objects as go
 
     found = rows.task_rows(document)
-    bounds = list(dict.fromkeys(r.bound for r in found))
+    colors = _bound_colors(document, [r.bound for r in found])
     figure = go.Figure()
     labels = [html.escape(f"{r.phase}: {r.name}") for r in found]
-    for index, bound in enumerate(bounds):
+    for bound in colors:
         chosen = [(label, r) for label, r in zip(labels, found, strict=True) if r.bound == bound]
         figure.add_bar(
             y=[label for label, _ in chosen],
             x=[100 * r.share for _, r in chosen],
             orientation="h",
             name=html.escape(bound),
-            marker_color=BOUND_COLORS.get(bound, PALETTE[index % 8]),
+            marker_color=colors[bound],
             text=[si(r.time_s, "s") for _, r in chosen],
             textposition="outside",
             cliponaxis=False,
@@ -133,6 +153,14 @@ def time_figure(document: rows.Document) -> go.Figure:
     )
     figure.update_layout(legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0.5})
     return figure
+
+
+def _bound_colors(document: rows.Document, bounds: list[str]) -> dict[str, str]:
+    """A colour of its own for each bound, the same on every page of a device: memories by their place."""
+    names = [*reversed(document["hardware"]["memories"]), *bounds]
+    others = [name for name in dict.fromkeys(names) if name not in BOUND_COLORS]
+    palette = BOUND_COLORS | {name: OTHER_COLORS[i % len(OTHER_COLORS)] for i, name in enumerate(others)}
+    return {bound: palette[bound] for bound in dict.fromkeys(bounds)}
 
 
 def memory_figure(document: rows.Document) -> go.Figure:

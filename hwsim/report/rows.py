@@ -183,33 +183,42 @@ class RooflinePoint:
 
 
 def ridge_point(document: Document) -> tuple[float, float, float]:
-    """(ridge intensity in FLOP/B, peak FLOP/s of the main dtype, main memory bytes/s)."""
+    """(ridge intensity in FLOP/B, peak FLOP/s of the operator with the most operations, main memory bytes/s)."""
     hardware = document["hardware"]
-    peak = peak_of(document, _main_dtype(document))
+    tasks = [task for phase in document["phases"] for task in phase["tasks"]]
+    peak = peak_of(document, max(tasks, key=lambda task: float(task["flop"])))
     bandwidth = hardware["memories"][hardware["main_memory"]]["read_bytes_per_s"]
     return peak / bandwidth, peak, bandwidth
 
 
-def _main_dtype(document: Document) -> str:
-    return next((t["dtype"] for p in document["phases"] for t in p["tasks"] if t["unit"] == "tensor"), "fp32")
-
-
-def peak_of(document: Document, dtype: str) -> float:
-    """Peak of a dtype on the tensor units, else the largest peak that the device has."""
+def peak_of(document: Document, task: Document) -> float:
+    """Datasheet rate of a task's unit and dtype; the largest of the device where the document says none."""
     table = document["hardware"]["compute"]
-    return float(table.get(f"tensor/{dtype}") or max(table.values()))
+    stated = task.get("peak_flop_per_s") or table.get(f"{task['unit']}/{task['dtype']}")
+    return float(stated or max(table.values()))
 
 
 def roofline_points(document: Document) -> list[RooflinePoint]:
-    """Operators that compute and move main-memory bytes."""
-    ridge, peak, bandwidth = ridge_point(document)
+    """Operators that compute and move main-memory bytes, each under the roof of the unit and dtype it runs on."""
+    _, _, bandwidth = ridge_point(document)
+    peaks = {(p["name"], t["name"]): peak_of(document, t) for p in document["phases"] for t in p["tasks"]}
     points = []
     for row in task_rows(document):
         if not row.flop or not row.bytes or not row.time_s:
             continue
-        side = "compute" if row.intensity >= ridge else "memory"
+        peak = peaks[row.phase, row.name]
+        side = "compute" if row.intensity >= peak / bandwidth else "memory"
         attainable = min(peak, row.intensity * bandwidth)
         points.append(
             RooflinePoint(row.phase, row.name, row.intensity, row.flop / row.time_s, attainable, row.time_s, side)
         )
     return points
+
+
+def roofs(document: Document) -> dict[str, float]:
+    """Peaks under which operators of the document lie, by ``unit dtype``, highest first, in FLOP/s."""
+    found: dict[str, float] = {}
+    for task in (task for phase in document["phases"] for task in phase["tasks"] if task["flop"] and task["bytes"]):
+        name = f"{task['unit']} {task['dtype']}"
+        found[name] = max(found.get(name, 0.0), peak_of(document, task))
+    return dict(sorted(found.items(), key=lambda item: -item[1]))

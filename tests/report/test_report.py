@@ -51,9 +51,25 @@ def test_names_are_escaped(saved: dict[str, Any]) -> None:
         assert "<script>alert(1)" not in text
 
 
-def test_points_lie_below_the_roof(saved: dict[str, Any]) -> None:
-    for point in rows.roofline_points(saved):
-        assert point.attained_flop_per_s <= point.attainable_flop_per_s * (1 + 1e-9) or point.side == "memory"
+@pytest.mark.parametrize(
+    "options", [{}, {"weights": "fp8"}, {"weights": "int4", "batch": 64}, {"efficiency": "datasheet"}]
+)
+def test_points_lie_below_the_roof_of_their_own_unit_and_dtype(options: dict[str, Any]) -> None:
+    document = hwsim.evaluate("mixtral-8x7b", "dgx-h100", tp=4, **options).document
+    points = {(p.phase, p.name): p for p in rows.roofline_points(document)}
+    for point in points.values():
+        assert point.attained_flop_per_s <= point.attainable_flop_per_s * (1 + 1e-9), point
+    peaks = document["hardware"]["compute"]
+    assert points["prefill", "block.norm1"].attainable_flop_per_s <= peaks["vector/bf16"]
+    assert max(rows.roofs(document).values()) == pytest.approx(
+        peaks["tensor/fp8" if "weights" in options and options["weights"] == "fp8" else "tensor/bf16"]
+    )
+
+
+def test_each_bound_has_a_colour_of_its_own() -> None:
+    document = hwsim.evaluate("mixtral-8x7b", "h200", batch=8).document
+    colors = [bar.marker.color for bar in time_figure(document).data]
+    assert len(set(colors)) == len(colors) >= 4
 
 
 @pytest.mark.parametrize("cell", ["=1+1", "+x", "-x", "@x"])
