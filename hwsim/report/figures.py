@@ -38,7 +38,7 @@ def roofline_figure(document: rows.Document) -> go.Figure:
     points = rows.roofline_points(document)
     ridge, _, _ = rows.ridge_point(document)
     span = [p.intensity for p in points] + [ridge]
-    x = np.geomspace(min(span) / 4, max(span) * 4, 60)
+    x = np.geomspace(min(span) / 4, max(span) * 30, 60)
     figure = go.Figure()
     hardware = document["hardware"]
     _add_roofs(figure, document, x)
