@@ -1,15 +1,17 @@
 """Phones: an int8 engine with static shapes beside a CPU and a GPU on one memory (llm.npu, arXiv 2407.05858).
 
 Prompts run as chunks of prepared graphs, the last one padded to whole passes of the engine's rows; each layer of a
-chunk pays its products in the engine and a constant for the float parts and graph switches that stay exposed; weights
-are brought into the engine's window once a prompt. Layers whose outliers are not pruned compute them in float on the
-CPU. Decoding reads the weights on the CPU. Devices of this kind without a `phone` section are priced by the generic
+chunk pays its products in the engine and, for the float parts and graph switches that stay exposed, a constant or the
+operations of its attention on the float processor, whichever is longer; weights are brought into the engine's window
+once a prompt. Layers whose outliers are not pruned compute them in float on the CPU. Decoding runs on the CPU: a pass
+over the weights, or the products of a batch. Devices of this kind without a `phone` section are priced by the generic
 model. Formulas: docs/formulas/npu.md.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
@@ -36,15 +38,28 @@ def takes(device: Device) -> tuple[str, ...]:
 
 
 def plan(graph: MappedGraph) -> MappedGraph:
-    """The graph as it is, if the int8 engine has a path for its weights. Raises InfeasibleError."""
+    """Mark which phase runs where, if the int8 engine has a path for the weights. Raises InfeasibleError."""
     device = graph.platform.device
     phone = device.extra.get("phone")
-    for task in graph.tasks if phone and phone["processor"] in ("npu-int8", "npu-products") else ():
-        # biases are float, and the output head runs on the CPU
-        if task.kind in ("gemm", "moe") and task.operator.weights and task.operator.segment != "head":
+    if phone is None:
+        return graph
+    for task in graph.tasks if phone["processor"] in ("npu-int8", "npu-products") else ():
+        # biases are float, and the output head and routers run on the CPU
+        if task.kind in ("gemm", "moe") and task.operator.weights and not _on_cpu(task):
             weight = max(task.operator.weights, key=lambda w: float(np.max(w.elements)))
             _require_path(device, task.name, weight.format.name, weight.format.element_bits)
-    return graph
+    return replace(graph, tasks=tuple(_placed(task, graph.phase) for task in graph.tasks))
+
+
+def _placed(task: Task, phase: str) -> Task:
+    """Attention runs on the float processors in both phases, everything of a decode step on the CPU."""
+    floats = task.kind.startswith("attention")
+    operator = task.operator.with_(unit="vector") if floats else task.operator
+    return replace(task, operator=operator, choice={**task.choice, "decoding": phase == "decode"})
+
+
+def _on_cpu(task: Task) -> bool:
+    return task.operator.segment == "head" or task.name.rpartition(".")[2] in ("router", "shared_expert_gate")
 
 
 def _require_path(device: Device, where: str, name: str, bits: float) -> None:
@@ -93,9 +108,17 @@ def metrics(timelines: Sequence[Timeline]) -> Mapping[str, Bracket]:
 
 
 def _linear_weights(tasks: Sequence[Task]) -> Num:
-    """Weights that prompt tokens multiply with; the output head sees one row."""
-    dims = [(t.operator.dims, t.count) for t in tasks if t.kind == "gemm"]
-    return sum((np.where(np.asarray(d["m"]) > 1, d["k"] * d["n"], 0) * count for d, count in dims), 0)
+    """Weights that prompt tokens multiply with in the engine; the output head is not among them."""
+    held = [t for t in tasks if t.kind in ("gemm", "moe") and not _on_cpu(t)]
+    return sum((_weights(t) * t.count for t in held), 0)
+
+
+def _weights(task: Task) -> Num:
+    """Weights that one execution multiplies with; of experts, those of the active ones."""
+    dims = task.operator.dims
+    if task.kind == "moe":
+        return dims["active_experts"] * dims["matrices"] * dims["hidden"] * dims["inter"]
+    return dims["k"] * dims["n"]
 
 
 def _chunk_passes(phone: Mapping[str, Any]) -> float:
@@ -103,31 +126,48 @@ def _chunk_passes(phone: Mapping[str, Any]) -> float:
 
 
 def _parts(task: Task, phone: Mapping[str, Any]) -> dict[str, Num]:
-    dims, processor = task.operator.dims, phone["processor"]
-    if task.kind == "gemm":
-        rows = dims["m"] * dims.get("batch", 1)
-        if processor == "engine":
-            return {"compute": _slower(task.operator.flop / phone["engine_rate"], _stream(task, phone))}
-        if task.operator.segment == "op":
-            return {"compute": _single(rows, dims["k"], dims["n"], phone)}
-        prompt, weights = np.asarray(rows) > 1, dims["k"] * dims["n"]
-        if processor == "npu-int8":
-            npu = _prepared(rows, weights, phone)
-        elif processor == "npu-products":
-            npu = _one_by_one(rows, weights, phone)
-        else:
-            npu = _single(rows, dims["k"], dims["n"], phone)
-        floats = rows * weights * (1 - phone["pruned"]) * phone["outlier_weight"]
-        return {
-            "npu": np.where(prompt, npu, 0),
-            "float": np.where(prompt, floats, 0),
-            "memory": np.where(prompt, 0.0, _stream(task, phone)),
-        }
-    if task.kind == "attention_prefill" and processor != "engine":
-        return {"float": dims["batch"] * _chunks(dims["q_len"], phone) * phone["layer"]}
+    dims, engine = task.operator.dims, phone["processor"] == "engine"
+    if task.kind in ("gemm", "moe"):
+        return _matrix(task, phone)
+    if task.kind == "attention_prefill" and not engine:
+        return {"float": dims["batch"] * _exposed_floats(dims, phone)}
     if task.kind == "attention_decode":
         return {"memory": _stream(task, phone)}
     return {"float": 0.0}
+
+
+def _matrix(task: Task, phone: Mapping[str, Any]) -> dict[str, Num]:
+    dims, processor = task.operator.dims, phone["processor"]
+    moe = task.kind == "moe"
+    rows = dims["tokens"] * dims["topk"] / dims["active_experts"] if moe else dims["m"] * dims.get("batch", 1)
+    if processor == "engine":
+        return {"compute": np.maximum(task.operator.flop / phone["engine_rate"], _stream(task, phone))}
+    if task.operator.segment == "op":
+        return {"compute": _single(rows, dims["k"], dims["n"], phone)}
+    weights = _weights(task)
+    if task.choice.get("decoding") or _on_cpu(task):
+        products = rows / phone["stream_rows"] * weights * phone["cpu_weight"]
+        return {"memory": np.maximum(_stream(task, phone), products)}
+    if processor == "npu-int8":
+        npu = _prepared(rows, weights, phone)
+    elif processor == "npu-products":
+        npu = _one_by_one(rows, weights, phone)
+    else:
+        depth, width = (weights / dims["inter"], dims["inter"]) if moe else (dims["k"], dims["n"])
+        npu = _single(rows, depth, width, phone)
+    return {"npu": npu, "float": rows * weights * (1 - phone["pruned"]) * phone["outlier_weight"]}
+
+
+def _exposed_floats(dims: Mapping[str, Num], phone: Mapping[str, Any]) -> Num:
+    """Float parts of a layer over all chunks of a prompt: a constant a chunk, or its attention where that is longer.
+
+    Attention of chunk i sees i chunks of keys, so it grows by `more` from one chunk to the next. Assumption: it runs
+    at the rate of the published float products of the GPU.
+    """
+    chunks, rate = _chunks(dims["q_len"], phone), 2 * phone["stream_rows"] / phone["gpu_weight"]
+    more = 2 * phone["chunk"] ** 2 * dims["n_heads"] * (dims["head_dim"] + dims["v_head_dim"]) / rate
+    even = np.minimum(chunks, phone["layer"] / more)  # up to so many chunks the constant is the longer one
+    return even * phone["layer"] + more * (chunks**2 - even**2) / 2
 
 
 def _prepared(rows: Num, weights: Num, phone: Mapping[str, Any]) -> Num:
@@ -166,10 +206,6 @@ def _stream(task: Task, phone: Mapping[str, Any]) -> Num:
     """Weights and cache through the shared memory by one processor."""
     stored = sum((t.moved_bytes for t in task.operator.inputs if t.role in ("weight", "kv_cache")), 0)
     return stored / phone["single_bandwidth"]
-
-
-def _slower(a: Num, b: Num) -> Num:
-    return np.maximum(np.asarray(a), np.asarray(b))
 
 
 def _floors(task: Task, device: Device) -> dict[str, Num]:

@@ -70,7 +70,7 @@ def _require_dense_part(graph: MappedGraph, flash: Mapping[str, Any]) -> None:
         raise InfeasibleError(
             f"each token needs {gib(missing)} more of {graph.workload} in memory than {device} keeps there",
             where="flash.resident",
-            seen=f"attention, head, active neurons: {needed / stored:.2f} of the weights; resident {flash['resident']:g}",
+            seen=f"attention, head, active neurons: {needed / stored:.2f} of all; resident {flash['resident']:g}",
             fix=f"flash.resident={np.ceil(100 * needed / stored) / 100:g} or more, or flash.mode=hybrid",
             budget={"needed_bytes": needed, "resident_bytes": needed - missing, "short_bytes": missing},
         )
