@@ -75,37 +75,46 @@ def tiles(nest: Nest) -> Array:
     return np.cumprod(steps, axis=0)
 
 
-def _chunks(extent: int, size: Array) -> Array:
-    """Tiles of `size` that cover `extent`."""
-    return -(-extent // size)
+def passes(extent: int, temporal: Array, spatial: Array, time: Array, space: Array) -> Array:
+    """How many different values the counted loops of one dimension take together over 0 .. extent - 1.
 
-
-def _copies(extent: int, chunk: Array, fan: Array, tile: Array) -> Array:
-    """Child tiles along a dimension fed while stepping through `extent` by chunks of `fan` children each."""
-    whole, rest = np.divmod(np.int64(extent), chunk)
-    return whole * fan + np.minimum(fan, _chunks_array(rest, tile))
-
-
-def _chunks_array(extent: Array, size: Array) -> Array:
-    return -(-extent // size)
+    `temporal` and `time` have shape (levels, ...), `spatial` and `space` (levels - 1, ...); `time` and `space` say
+    which loops are counted. What an uncounted loop reaches later it also reaches in its first pass, so that pass
+    alone is followed; a counted loop repeats whole passes and then the partial last one. Exact for every size; the
+    product of the counted factors where they divide.
+    """
+    counted = np.prod(np.where(time, temporal, 1), axis=0) * np.prod(np.where(space, spatial, 1), axis=0)
+    size = np.prod(temporal, axis=0) * np.prod(spatial, axis=0)
+    if np.all(size == extent):
+        return np.asarray(counted)
+    rest, total = np.full(np.shape(counted), extent, dtype=np.int64), np.zeros(np.shape(counted), dtype=np.int64)
+    for level in range(len(temporal) - 1, -1, -1):
+        loops = [(temporal[level], time[level])]
+        if level > 0:
+            loops.append((spatial[level - 1], space[level - 1]))
+        for factor, mine in loops:
+            size = size // factor
+            counted = counted // np.where(mine, factor, 1)
+            whole = rest // size
+            total = total + np.where(mine, whole * counted, 0)
+            rest = np.where(mine, rest - whole * size, np.minimum(rest, size))
+    return total + rest
 
 
 def _count_tensor(gemm: Gemm, nest: Nest, v: int, drains: bool, out: tuple[Array, Array, Array]) -> None:
     """Add the words of tensor `v` on every parent-child boundary of its chain of keeping levels."""
-    tile = tiles(nest)
     for child in range(-1, len(nest.temporal) - 1):
         for parent in range(max(child + 1, 0), len(nest.temporal)):
             active = nest.keep[parent, v] & ~np.any(nest.keep[child + 1 : parent, v], axis=0)
             if child >= 0:
                 active = active & nest.keep[child, v]
             if np.any(active):
-                _boundary(gemm, nest, tile, (child, parent, v), active, drains, out)
+                _boundary(gemm, nest, (child, parent, v), active, drains, out)
 
 
 def _boundary(
     gemm: Gemm,
     nest: Nest,
-    tile: Array,
     where: tuple[int, int, int],
     active: Array,
     drains: bool,
@@ -114,42 +123,52 @@ def _boundary(
     """Words between `child` (-1: the multipliers) and `parent` of tensor v, where `active`."""
     reads, fills, updates = out
     child, parent, v = where
-    d, size = IRRELEVANT[v], gemm.sizes[v]
-    held: Array = tile[child, d] if child >= 0 else np.ones((), dtype=np.int64)
-    fan = np.prod(nest.spatial[max(child, 0) : parent, d], axis=0, dtype=np.int64)
-    chunk = held * fan * (_run(nest, child, d) if child >= 0 else 1)
-    moved = np.where(active, size * _chunks(gemm.extents[d], chunk), 0)
-    fed = np.where(active, size * _copies(gemm.extents[d], chunk, fan, held), 0)
-    first = np.where(active, size * _first_touches(gemm, nest, tile, parent), 0) if v == 2 else 0
+    size = gemm.sizes[v]
+    time = _changes(nest, child, v)
+    moved = np.where(active, size * _passes(gemm, nest, v, time, parent), 0)
+    fed = np.where(active, size * _passes(gemm, nest, v, time, child), 0)
+    first = np.where(active, size * _first_touches(gemm, nest, parent), 0) if v == 2 else 0
     if v == 2:
         updates[parent, v] += moved
         reads[parent, v] += moved - first
     else:
         reads[parent, v] += moved
     if child >= 0:
-        begun = np.where(active, size * _first_touches(gemm, nest, tile, child), 0) if v == 2 else 0
+        begun = np.where(active, size * _first_touches(gemm, nest, child), 0) if v == 2 else 0
         fills[child, v] += fed - begun
         if v == 2 and drains:
             reads[child, v] += fed
 
 
-def _first_touches(gemm: Gemm, nest: Nest, tile: Array, level: int) -> Array:
+def _passes(gemm: Gemm, nest: Nest, v: int, time: Array, level: int) -> Array:
+    """Passes along the missing dimension of tensor v by the loops `time`, at every instance of `level` on its own."""
+    d = IRRELEVANT[v]
+    spatial = nest.spatial[:, d]
+    space = np.zeros_like(spatial, dtype=bool)
+    space[max(level, 0) :] = True
+    return passes(gemm.extents[d], nest.temporal[:, d], spatial, time, space)
+
+
+def _first_touches(gemm: Gemm, nest: Nest, level: int) -> Array:
     """Instances of `level` that start a partial sum of each output word: those spread over K."""
-    fan = np.prod(nest.spatial[level:, 2], axis=0, dtype=np.int64)
-    return np.minimum(fan, _chunks(gemm.k, tile[level, 2]))
+    return _passes(gemm, nest, 2, np.zeros_like(nest.temporal[:, 2], dtype=bool), level)
 
 
-def _run(nest: Nest, child: int, d: int) -> Array:
-    """Product of the innermost loops outside `child` that advance only dimension d."""
-    run = np.ones_like(nest.temporal[0, 0])
-    running = np.ones_like(run, dtype=bool)
+def _changes(nest: Nest, child: int, v: int) -> Array:
+    """Which loops over the missing dimension change the tile of tensor v at `child`; shape (levels, ...).
+
+    Those outside the child but for the innermost run of loops that advance nothing the tensor depends on.
+    """
+    d = IRRELEVANT[v]
+    shape = np.broadcast_shapes(nest.temporal[:, d].shape, nest.inner[:, 0].shape)
+    found, running = np.zeros(shape, dtype=bool), np.ones(shape[1:], dtype=bool)
     for level in range(child + 1, len(nest.temporal)):
         for place in range(3):
-            dim = np.broadcast_to(nest.inner[level, place], run.shape)
-            factor = np.take_along_axis(nest.temporal[level], dim[None], axis=0)[0]
-            run = np.where(running & (dim == d), run * factor, run)
-            running = running & ((dim == d) | (factor == 1))
-    return run
+            dim = np.broadcast_to(nest.inner[level, place], running.shape)
+            factor = np.take_along_axis(np.broadcast_to(nest.temporal[level], (3, *running.shape)), dim[None], axis=0)
+            running = running & ((dim == d) | (factor[0] == 1)) if child >= 0 else np.zeros_like(running)
+            found[level] |= (dim == d) & ~running
+    return found
 
 
 def steps(extent: int, temporal: Array, spatial: Array) -> Array:
@@ -158,19 +177,7 @@ def steps(extent: int, temporal: Array, spatial: Array) -> Array:
     Whole tiles take the product of the temporal factors; the partial last one is followed inward. Equal to
     extent / spatial product where everything divides.
     """
-    whole = np.cumprod(temporal, axis=0)
-    size = temporal[0].copy()
-    sizes = [size]
-    for level in range(1, len(temporal)):
-        size = size * spatial[level - 1] * temporal[level]
-        sizes.append(size)
-    rest = np.full_like(size, extent)
-    total = np.zeros_like(size)
-    for level in range(len(temporal) - 1, 0, -1):
-        chunk = sizes[level - 1] * spatial[level - 1]
-        total = total + rest // chunk * whole[level - 1]
-        rest = np.minimum(rest % chunk, sizes[level - 1])
-    return total + rest
+    return passes(extent, temporal, spatial, np.ones_like(temporal, bool), np.zeros_like(spatial, bool))
 
 
 def _cycles(

@@ -16,7 +16,7 @@ from typing import Literal
 
 from hwsim.errors import InfeasibleError, InputError, SolverError, unknown_name
 from hwsim.ir.mapped import SolverReport
-from hwsim.mapping.candidates import Options, divisors
+from hwsim.mapping.candidates import Options, admissible_extents, divisors
 from hwsim.mapping.counts import count
 from hwsim.mapping.machine import Machine
 from hwsim.mapping.problem import Counts, Gemm, Tiling
@@ -127,6 +127,7 @@ def best_tiling(
 
         return join_tiling(machine, gemm, goal, options=options, deadline=deadline)
     _without_dataflow(machine)
+    _exact_in_arcs(machine, gemm, options)
     run = _Run(goal, options, solver, deadline)
     for members in batch_spreads(machine, gemm, objective):
         if not run.hopeless(machine, gemm, members):
@@ -140,6 +141,17 @@ def _without_dataflow(machine: Machine) -> None:
         if set("MNK") - set(level.loops) or set("MNK") - set(level.stationary):
             fix = "use the solver 'auto'"
             raise InputError("the integer program cannot restrict loops", where=f"{machine.name}.{level.name}", fix=fix)
+
+
+def _exact_in_arcs(machine: Machine, gemm: Gemm, options: Options) -> None:
+    """The arcs of the integer program count partial tiles exactly only under one fan-out, below the nearest level."""
+    near, *others = machine.levels[:-1]
+    simple = set(near.keep) - set(near.bypass) == set("ABZ") or near.fanout == 1
+    if simple and all(level.fanout == 1 for level in others):
+        return
+    if any(e % x for e in gemm.extents for x in admissible_extents(e, options)):
+        fix = "use the solver 'auto', or Options('never')"
+        raise InputError("the integer program counts no partial tiles on several fan-outs", where=machine.name, fix=fix)
 
 
 def batch_spreads(machine: Machine, gemm: Gemm, objective: str) -> list[int]:

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from hwsim.mapping.counts import steps
+from hwsim.mapping.counts import passes, steps
 from hwsim.mapping.machine import DIMS, TENSOR_OF_DIM, TENSORS, Machine
 from hwsim.mapping.problem import Gemm
 
@@ -80,7 +80,9 @@ def chains_of(
         if level == last:
             loop = -(-extent // tile)
         elif DIMS[d] in loops[level]:
-            tile, columns, loop = _grow(tile, [*columns, spread], values, np.full_like(tile, largest[level]))
+            # a tile that reaches past the extent takes no more room than the extent
+            room = largest[level] if largest[level] < extent else int(values[-1])
+            tile, columns, loop = _grow(tile, [*columns, spread], values, np.full_like(tile, room))
             spread = columns.pop()
         else:
             loop = np.ones_like(tile)
@@ -151,7 +153,7 @@ class Pricer:
         return Entries(
             np.tile(which, times),
             np.repeat(np.arange(times), len(which)),
-            np.tile(part.tile, times),
+            np.tile(np.minimum(part.tile, self.gemm.extents[self.d]), times),
             np.tile(part.spread, times),
             np.concatenate([energy for energy, _ in bills]),
             np.concatenate([words for _, words in bills]),
@@ -182,25 +184,22 @@ class Pricer:
 
     def _between(self, part: Chains, child: int, parent: int, letters: str) -> tuple[Array, Array]:
         """Words asked of the parent and words that arrive at all children."""
-        size = self.gemm.sizes[self.tensor] * self.gemm.batch
-        extent = self.gemm.extents[self.d]
-        held = part.tile[child] if child >= 0 else np.ones_like(part.tile[0])
-        fan = np.prod(part.spread[max(child, 0) + 1 : parent + 1], axis=0, dtype=np.int64)
-        chunk = held * fan
+        time = np.zeros(part.loop.shape, dtype=bool)
+        time[child + 1 :] = True
         if child >= 0:
             for level in range(child + 1, len(self.machine.levels)):
-                letter = letters[level - 1]
-                if letter in RUNS_ON + INNER:
-                    chunk = chunk * part.loop[level]
-                if letter not in RUNS_ON:
+                time[level] = letters[level - 1] not in RUNS_ON + INNER
+                if letters[level - 1] not in RUNS_ON:
                     break
-        moved = size * -(-extent // chunk)
-        whole, rest = np.divmod(np.int64(extent), chunk)
-        return moved, size * (whole * fan + np.minimum(fan, -(-rest // held)))
+        return self._passes(part, time, parent), self._passes(part, time, child)
+
+    def _passes(self, part: Chains, time: Array, level: int) -> Array:
+        """Words that every instance of a level moves on its own, once each time the counted loops advance."""
+        space = np.zeros(part.spread[1:].shape, dtype=bool)
+        space[max(level, 0) :] = True
+        words: Array = passes(self.gemm.extents[self.d], part.loop, part.spread[1:], time, space)
+        return words * self.gemm.sizes[self.tensor] * self.gemm.batch
 
     def _begun(self, part: Chains, level: int) -> Array:
         """Words of partial sums that begin at a level: once in each of its instances spread over K."""
-        fan = np.prod(part.spread[level + 1 :], axis=0, dtype=np.int64)
-        size = self.gemm.sizes[self.tensor] * self.gemm.batch
-        first: Array = size * np.minimum(fan, -(-self.gemm.k // part.tile[level]))
-        return first
+        return self._passes(part, np.zeros(part.loop.shape, dtype=bool), level)
