@@ -31,7 +31,9 @@ from hwsim.ir.workload import Operator, Tensor
 # The simulator that the machine model follows agrees within 3 %; boards and other models are less certain.
 BAND: Final = 1.15
 _TWO_PASSES: Final = 2  # statistics first, then the values: softmax and norms
-_FUSED_IN_PREFILL: Final = ("silu_mul", "gelu_mul", "silu", "gelu", "relu")  # applied while tiles are written back
+_MATRICES: Final = ("gemm", "moe")
+# applied while the tiles of the matrix-matrix mode are written back: from so many rows on that it is the faster one
+_FUSED_IN_PREFILL: Final = ("silu_mul", "gelu_mul", "silu", "gelu", "relu")
 _FREE: Final = ("rope",)  # applied to queries and keys on their way to the buffer
 
 
@@ -84,6 +86,7 @@ def plan(graph: MappedGraph) -> MappedGraph:
     tasks = [_prepared(task, graph, o, widths.get(task.name, ()), block) for task in graph.tasks]
     for task in tasks:
         _check_width(task, device, o)
+    _check_on_chip(graph, o)
     mac: Num = 0.0
     load: Num = 0.0
     for task in tasks:
@@ -106,8 +109,8 @@ def metrics(timelines: Sequence[Timeline]) -> Mapping[str, Bracket]:
     loaded: Num = 0.0
     for task in graph.tasks:
         mine = _built(task, graph.platform.device)
-        macs = macs + _macs(task, mine) * task.count
-        loaded = loaded + _loaded_bytes(task, mine) * task.count
+        macs = macs + _macs(task, graph.platform.device, mine) * task.count
+        loaded = loaded + _loaded_bytes(task, graph.platform.device, mine) * task.count
     instructions = macs / (o["mv_cols"] * o["mv_depth"])
     prompt = timelines[0].graph.tokens / timelines[0].graph.batch
     contexts = [t.operator.dims["context"] for t in graph.tasks if t.kind == "attention_decode"]
@@ -154,17 +157,39 @@ def _check_dsp(device: Device, o: Mapping[str, Any]) -> None:
 
 
 def _check_width(task: Task, device: Device, o: Mapping[str, Any]) -> None:
-    for weight in task.operator.weights[:1]:  # the matrix; biases are added in the vector unit
+    """The unpacking units have a path for the weights: a listed width. Raises InfeasibleError."""
+    widths = sorted(o["weight_bits"])
+    for weight in task.operator.weights[:1] if task.kind in _MATRICES else ():  # biases are added in the vector unit
         bits = weight.format.element_bits
-        if task.kind == "gemm" and bits > max(o["weight_bits"]):
-            raise InfeasibleError(
-                f"{device.name} has no {bits:g}-bit weight path: its chains take at most {max(o['weight_bits'])} bit, "
-                f"{bits - max(o['weight_bits']):g} bit too many",
-                where=task.name,
-                seen=weight.format.name,
-                fix="--weights ternary" if o["ternary"] else "--weights int4 or int8",
-                budget={"bits": bits, "most_bits": max(o["weight_bits"])},
-            )
+        if bits in widths:
+            continue
+        nearest = min((b for b in widths if b > bits), default=widths[-1])
+        off = f"{bits - nearest:g} bit too many" if bits > nearest else f"{nearest - bits:g} bit below the next width"
+        raise InfeasibleError(
+            f"{device.name} has no {bits:g}-bit weight path: its chains take {', '.join(map(str, widths))} bit, {off}",
+            where=task.name,
+            seen=weight.format.name,
+            fix="--weights ternary" if o["ternary"] else "--weights int4 or int8",
+            budget={"bits": bits, "most_bits": widths[-1], "nearest_bits": nearest},
+        )
+
+
+def _check_on_chip(graph: MappedGraph, o: Mapping[str, Any]) -> None:
+    """Activations of an operator of a decode step stay in block memory (logits leave it). Raises InfeasibleError."""
+    if graph.phase != "decode" or not o["on_chip_decode"]:
+        return
+    device, memory = graph.platform.device, graph.platform.device.memories[0]
+    inside = [t for t in graph.tasks if t.operator.segment != "head"]
+    needed, where = max((float(np.max(t.operator.moved_bytes("activation"))), t.name) for t in inside)
+    have = float(np.min(memory.size_bytes))
+    if needed > have:
+        raise InfeasibleError(
+            f"activations of a decode step need {needed - have:,.0f} B more block memory than {device.name} has",
+            where=f"{where}, batch {float(np.max(graph.batch)):g}",
+            seen=f"{needed:,.0f} B of {have:,.0f} B (URAM and BRAM)",
+            fix="a smaller --batch, or fpga.on_chip_decode=false",
+            budget={"needed_bytes": needed, "on_chip_bytes": have, "short_bytes": needed - have},
+        )
 
 
 def _block_format(graph: MappedGraph) -> Any:
@@ -177,7 +202,7 @@ def _prepared(task: Task, graph: MappedGraph, o: Mapping[str, Any], widths: tupl
         return task
     operator = task.operator
     head = operator.segment == "head"
-    if head and o["quantized_head"] and block is not None:
+    if o["quantized_head"] and block is not None:  # the head and routers, which checkpoints keep in 16 bits
         operator = operator.with_(inputs=tuple(_narrowed(t, block) for t in operator.inputs))
     rows = graph.tokens if head and o["head_all_tokens"] else operator.dims["m"]
     choice = {**task.choice, "widths": widths, "densities": _densities(operator, widths, o), "rows": rows}
@@ -203,13 +228,13 @@ def _queues(task: Task, device: Device, o: Mapping[str, Any]) -> dict[str, Num]:
     rate = o["clock"] * o["engines"] * o["sync"]
     load = load_bandwidth(device, o)
     weights = _weight_bytes(task, o)
-    streamed = _loaded_bytes(task, o) - weights
-    vector_mode = _matrix_vector(task, o)
+    streamed = _loaded_bytes(task, device, o) - weights
+    vector_mode = _matrix_vector(task, device, o)
     mac = np.where(vector_mode, _mv_slots(task, o) / o["mv_macs"], _mm_slots(task, o) / o["mm_macs"]) / rate
     # a matrix-matrix burst begins when its weights are in the buffer; a matrix-vector one consumes them as they come
     start = np.where(vector_mode, 0.0, weights / load)
     ahead = np.where(vector_mode, weights, 0.0) + streamed
-    misc = _passes(task) / (o["misc_lanes"] * o["clock"] * o["sync"] * np.minimum(_rows(task), o["engines"]))
+    misc = _passes(task, o) / (o["misc_lanes"] * o["clock"] * o["sync"] * np.minimum(_rows(task), o["engines"]))
     parts = {"mac": mac, "ld": ahead / load, "misc": misc, "start": start}
     return {name: plain(seconds) for name, seconds in parts.items()}
 
@@ -227,11 +252,15 @@ def _rows(task: Task) -> Num:
     return dims.get("batch", 1) if task.kind == "attention_decode" else dims.get("rows", dims.get("m", 1))
 
 
-def _matrix_vector(task: Task, o: Mapping[str, Any]) -> Any:
-    """True where the matrix-vector mode is the faster one: few rows would leave a tile empty."""
-    if task.kind not in ("gemm", "attention_decode", "attention_prefill"):
+def _matrix_vector(task: Task, device: Device, o: Mapping[str, Any]) -> Any:
+    """True where the matrix-vector mode is the faster one: few rows would leave a tile empty.
+
+    The matrix-matrix mode also waits for its weights.
+    """
+    if task.kind not in (*_MATRICES, "attention_decode", "attention_prefill"):
         return np.asarray(True)
-    return np.asarray(_mv_slots(task, o) / o["mv_macs"]) <= np.asarray(_mm_slots(task, o) / o["mm_macs"])
+    wait = _weight_bytes(task, o) / load_bandwidth(device, o) * o["clock"] * o["engines"] * o["sync"]
+    return np.asarray(_mv_slots(task, o) / o["mv_macs"]) <= np.asarray(_mm_slots(task, o) / o["mm_macs"] + wait)
 
 
 def _up(value: Num, step: Num) -> Num:
@@ -251,6 +280,8 @@ def _mv_slots(task: Task, o: Mapping[str, Any]) -> Num:
     if task.kind == "gemm":
         rows = task.choice.get("rows", dims["m"]) * dims.get("batch", 1)
         return sum((rows * dims["k"] * _up(w, cols) * d for w, d in _kept(task, o)), 0.0)
+    if task.kind == "moe":
+        return _expert_slots(task, 1, cols, o)
     if task.kind == "attention_decode":
         heads = dims["batch"] * dims["n_heads"]
         context = _up(dims["context"], o["length_step"])  # one program serves a group of lengths, at its upper end
@@ -267,6 +298,8 @@ def _mm_slots(task: Task, o: Mapping[str, Any]) -> Num:
     if task.kind == "gemm":
         rows = _up(task.choice.get("rows", dims["m"]), o["mm_rows"]) * dims.get("batch", 1)
         return sum((rows * dims["k"] * _up(w, cols) * d for w, d in _kept(task, o)), 0.0)
+    if task.kind == "moe":
+        return _expert_slots(task, o["mm_rows"], cols, o)
     if task.kind == "attention_decode":
         return _mv_slots(task, o) * o["mm_rows"]
     if task.kind == "attention_prefill":
@@ -276,15 +309,25 @@ def _mm_slots(task: Task, o: Mapping[str, Any]) -> Num:
     return 0.0
 
 
-def _macs(task: Task, o: Mapping[str, Any]) -> Num:
-    return plain(np.where(_matrix_vector(task, o), _mv_slots(task, o), _mm_slots(task, o)))
+def _expert_slots(task: Task, rows_step: int, cols: int, o: Mapping[str, Any]) -> Num:
+    """MAC slots of the active experts; the rows of each are padded by themselves."""
+    products, active = fused.expert_products(task)
+    kept = o["density"] if o["chain"] == "sparse" else 1.0
+    step = rows_step if rows_step > 1 else 0  # in the matrix-vector mode a row is a row
+    return active * kept * sum(((_up(r, step) if step else r) * k * _up(n, cols) for r, k, n in products), 0.0)
+
+
+def _macs(task: Task, device: Device, o: Mapping[str, Any]) -> Num:
+    return plain(np.where(_matrix_vector(task, device, o), _mv_slots(task, o), _mm_slots(task, o)))
 
 
 def _weight_bytes(task: Task, o: Mapping[str, Any]) -> Num:
     """Kept weights with the index of each, padded to whole instructions."""
     weight = task.operator.weight_format
     if task.kind != "gemm" or weight is None:
-        return sum((w.moved_bytes for w in task.operator.weights), 0)
+        kept = o["density"] if task.kind == "moe" and weight is not None else 1.0
+        more = _stored_bits(weight.bits, kept, o) / weight.bits if weight is not None else 1.0
+        return sum((w.moved_bytes for w in task.operator.weights), 0) * kept * more
     densities = task.choice.get("densities", (1.0,) * len(task.choice.get("widths", (1,))))
     widths = task.choice.get("widths", (task.operator.dims["n"],))
     sizes = (_up(w, o["mv_cols"]) * d * _stored_bits(weight.bits, d, o) for w, d in zip(widths, densities, strict=True))
@@ -295,7 +338,7 @@ def _stored_bits(bits: float, density: float, o: Mapping[str, Any]) -> float:
     return bits + (o["index_bits"] if density < 1 and o["chain"] == "sparse" else 0.0)
 
 
-def _loaded_bytes(task: Task, o: Mapping[str, Any]) -> Num:
+def _loaded_bytes(task: Task, device: Device, o: Mapping[str, Any]) -> Num:
     """Bytes that the load queue moves: weights, cache, and activations that do not stay on chip.
 
     In the matrix-matrix mode the activations of a row tile pass once for every column tile: the buffer holds one. A
@@ -310,10 +353,10 @@ def _loaded_bytes(task: Task, o: Mapping[str, Any]) -> Num:
     spilled = 0.0 if o["on_chip_decode"] else activations * o["channel_efficiency"] / o["cross_efficiency"] * 2
     tiling = tiled.tiling_of(task)
     repeated = activations * tiles if tiling is None else activations + tiling["excess_bytes"]
-    return loaded + np.where(_matrix_vector(task, o), spilled, repeated)
+    return loaded + np.where(_matrix_vector(task, device, o), spilled, repeated)
 
 
-def _passes(task: Task) -> Num:
+def _passes(task: Task, o: Mapping[str, Any]) -> Num:
     """Element passes of the vector unit in one execution."""
     dims, op = task.operator.dims, task.operator.op
     if task.kind == "attention_decode":
@@ -325,7 +368,7 @@ def _passes(task: Task) -> Num:
         return 0.0
     elements = dims["rows"] * dims["cols"]
     if op in _FUSED_IN_PREFILL:
-        return elements * (np.asarray(dims["rows"]) <= 1)
+        return elements * (np.asarray(dims["rows"]) < o["mm_rows"] * o["mv_macs"] / o["mm_macs"])
     added = sum(1 for t in task.operator.outputs if t.name.endswith("residual"))
     return elements * (_TWO_PASSES + added if op.endswith("norm") else 1)
 
@@ -333,13 +376,13 @@ def _passes(task: Task) -> Num:
 def _floors(task: Task, device: Device, o: Mapping[str, Any]) -> dict[str, Num]:
     """Seconds at datasheet peaks: kept operations at the widest packing, compulsory bytes, one element pass."""
     floors: dict[str, Num] = {}
-    if task.kind in ("gemm", "attention_decode", "attention_prefill"):
+    if task.kind in (*_MATRICES, "attention_decode", "attention_prefill"):
         peak = max(float(np.max(c.peak_flop_per_s)) for c in device.compute)
         kept = min((d for _, d in _kept(task, o)), default=1.0) if task.kind == "gemm" else 1.0
         slots = 2 * o["clock"] * o["engines"] * max(o["mm_macs"], o["mv_macs"])
         floors["mac"] = task.operator.flop * kept / max(peak, slots)
     cached = sum((t.moved_bytes for t in task.operator.inputs if t.role == "kv_cache"), 0)
-    weights = sum((w.moved_bytes for w in task.operator.weights), 0) if task.kind == "gemm" else 0
+    weights = sum((w.moved_bytes for w in task.operator.weights), 0) if task.kind in _MATRICES else 0
     kept_bytes = weights * min(o["density"], o["qk_density"]) + cached
     floors["ld"] = kept_bytes / device.main_memory.read_bytes_per_s
     return floors
