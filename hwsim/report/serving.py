@@ -29,6 +29,7 @@ _SCALARS: Final = {
     "energy_j_per_token": ("energy", "J/token"),
     "cost_usd_per_mtok": ("cost", "USD/Mtoken"),
 }
+_OF_LIMITS: Final = ("goodput_requests_per_s", "slo_attainment")  # mean nothing where no limit was given
 
 
 def latency_rows(document: Document) -> list[tuple[str, ...]]:
@@ -44,7 +45,10 @@ def latency_rows(document: Document) -> list[tuple[str, ...]]:
 def scalar_rows(document: Document) -> list[tuple[str, str]]:
     """(label, value with unit) of the metrics that are one number."""
     rows = []
+    asked = any(limit is not None for limit in document["slo"].values())
     for name, (label, unit) in _SCALARS.items():
+        if name in _OF_LIMITS and not asked:
+            continue
         value = document["metrics"][name]["value"]
         rows.append((label, f"{100 * value:.1f} %" if unit == "%" else f"{value:.4g} {unit}"))
     return rows
@@ -58,13 +62,14 @@ def _cell(metric: Mapping[str, float]) -> str:
 
 
 def headline(document: Document) -> str:
-    """One line: what was served on what."""
+    """One line: what was served on what; a capacity search shows the run at the rate it found."""
+    rate_per_s = document.get("capacity", document["scenario"])["rate_per_s"]
     scenario, hardware = document["scenario"], document["hardware"]
     pool = f", {scenario['prefill_pool']} of them prefill" if scenario["prefill_pool"] else ""
     return (
         f"{document['workload']['name']} on {scenario['replicas']} x {hardware['devices']} {hardware['name']}{pool}: "
         f"{scenario['policy']}, {scenario['requests']} requests of {scenario['trace']} at "
-        f"{scenario['rate_per_s']:.3g}/s"
+        f"{rate_per_s:.3g}/s"
     )
 
 
@@ -130,7 +135,13 @@ def series_figure(document: Document, series: str, title: str, axis: str) -> go.
             name=html.escape(replica["name"]),
             line={"width": 1, "color": PALETTE[index % len(PALETTE)], "shape": "hv"},
         )
-    figure.update_layout(_layout(title, xaxis={"title": "simulated time (s)"}, yaxis={"title": axis}, height=300))
+    lines = len(figure.data)
+    below = 24 * -(-lines // 6) if lines > 1 else 0  # room for the legend under the title of the axis
+    yaxis: dict[str, Any] = {"title": axis, "rangemode": "tozero"}
+    if not any(any(line.y) for line in figure.data):
+        yaxis["range"] = [0, 1]
+    base = _layout(title, xaxis={"title": "simulated time (s)"}, yaxis=yaxis, height=300 + below, showlegend=lines > 1)
+    figure.update_layout(base, margin_b=60 + below, legend={"y": -0.3, "yanchor": "top"})
     return figure
 
 

@@ -43,6 +43,8 @@ def chrome_trace_text(document: Document) -> str:
 
 # Bars that a chart shows legibly at first sight; the rest is a drag or a double click away.
 _FIRST_BARS: Final = 120
+# A timeline longer than this is drawn in milliseconds
+_LONG_S: Final = 5e-3
 
 
 def gantt_figure(document: Document) -> go.Figure:
@@ -54,30 +56,41 @@ def gantt_figure(document: Document) -> go.Figure:
     items = [item for item in document["intervals"] if item["end_s"] > item["start_s"]]
     streams = list(dict.fromkeys(item["stream"] for item in items))
     owners = list(dict.fromkeys(_owner(item) for item in items))
+    scale, unit = (1e3, "ms") if max((i["end_s"] for i in items), default=0.0) > _LONG_S else (1e6, "us")
     figure = go.Figure()
     for number, owner in enumerate(owners):
         mine = [item for item in items if _owner(item) == owner]
         figure.add_bar(
             y=[html.escape(item["stream"]) for item in mine],
-            x=[1e6 * (item["end_s"] - item["start_s"]) for item in mine],
-            base=[1e6 * item["start_s"] for item in mine],
+            x=[scale * (item["end_s"] - item["start_s"]) for item in mine],
+            base=[scale * item["start_s"] for item in mine],
             orientation="h",
             name=html.escape(owner),
             marker={"color": PALETTE[number % len(PALETTE)], "line": {"color": "white", "width": 1}},
             text=[html.escape(item["name"]) for item in mine],
             textposition="inside",
             insidetextanchor="middle",
-            hovertemplate="%{text}: %{x:.3g} us from %{base:.4g} us<extra></extra>",
+            hovertemplate=f"%{{text}}: %{{x:.3g}} {unit} from %{{base:.4g}} {unit}<extra></extra>",
         )
-    axis: dict[str, Any] = {"title": "time (us)"}
-    if len(items) > _FIRST_BARS:
-        axis["range"] = [0, 1e6 * sorted(item["end_s"] for item in items)[_FIRST_BARS]]
     height = 160 + 60 * len(streams)
     figure.update_layout(
-        _layout(document.get("title", "timeline"), barmode="overlay", showlegend=False, xaxis=axis, height=height),
+        _layout(
+            document.get("title", "timeline"), barmode="overlay", xaxis=_time_axis(items, scale, unit), height=height
+        ),
+        showlegend=len(owners) > 1 and owners != streams,
+        legend={"y": 1.02, "yanchor": "bottom", "x": 1, "xanchor": "right"},
         uniformtext={"minsize": 8, "mode": "hide"},
     )
     return figure
+
+
+def _time_axis(items: list[Mapping[str, Any]], scale: float, unit: str) -> dict[str, Any]:
+    """The axis of a chart; where it opens on the first part it says so."""
+    if len(items) <= _FIRST_BARS:
+        return {"title": f"time ({unit})"}
+    ends = sorted(item["end_s"] for item in items)
+    shown = f"the first {scale * ends[_FIRST_BARS]:.3g} of {scale * ends[-1]:.3g} {unit}; a double click shows all"
+    return {"title": f"time ({unit}), {shown}", "range": [0, scale * ends[_FIRST_BARS]]}
 
 
 def _owner(item: Mapping[str, Any]) -> str:
