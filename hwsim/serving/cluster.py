@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from hwsim import laws
 from hwsim.errors import InfeasibleError, LawViolation
@@ -50,6 +50,8 @@ class Cluster:
         self.admission: Callable[[Request, Sequence[Any], float], bool] | None = None
         self.after_prefill: Callable[[Request, Any, float], bool] | None = None
         self.limbo: list[Request] = []
+        self.failed_s: dict[int, float] = {}  # replica -> time of its last failure
+        self.down: set[int] = set()
         self.warnings: list[str] = []
 
     def add(self, replica: Any) -> None:
@@ -148,12 +150,10 @@ class Cluster:
         if replica not in self.replicas:
             return
         self.replicas = [r for r in self.replicas if r is not replica]
-        for request in replica.stop(now_s):
-            if self.replicas:
-                self.dispatch(request, now_s)
-            else:
-                self.limbo.append(request)
-                self.leave_replica(now_s)
+        self.failed_s[replica.index] = now_s
+        self.down.add(replica.index)
+        for request in sorted(replica.stop(now_s), key=lambda lost: (lost.arrival_s, lost.index)):
+            self.dispatch(request, now_s)
 
     def retire(self, replica: Any) -> None:
         """A replica takes no more requests and drains; it is paid until it is empty."""
@@ -162,15 +162,32 @@ class Cluster:
 
     def bring_up(self, replica: Any) -> None:
         """A replica (new or repaired) takes requests from now on, first those that waited for one."""
+        self.down.discard(replica.index)
         if replica not in self.replicas:
             self.replicas = [*self.replicas, replica]
+        self._leave_limbo()
+
+    def _leave_limbo(self) -> None:
+        """Route those that wait between replicas."""
         waiting, self.limbo = self.limbo, []
         for request in waiting:
-            target = self.router.pick(request, self.replicas)
+            target = self.router.pick(request, self.replicas) if self.replicas else None
             if target is None:
                 self.limbo.append(request)
             else:
                 self.enter_replica(request, target, self.clock.now)
+
+    def deliver(self, request: Request, source: Any, target: Any, sent_s: float) -> None:
+        """A KV cache that left `source` at `sent_s` reaches `target`; where one of them failed since, it is lost and
+        the request starts anew where the router says."""
+        failed = any(self.failed_s.get(replica.index, -1.0) >= sent_s for replica in (source, target))
+        if not failed and target.index not in self.down:
+            request.kv_ready = True
+            self.enter_replica(request, target, self.clock.now)
+            return
+        request.restart(request.prefill + 1, keep_partial=False)
+        self.limbo.append(request)
+        self._leave_limbo()
 
     def leave_replica(self, now_s: float) -> None:
         """A request is now between replicas (its cache travels, or it waits for a replica)."""
@@ -204,6 +221,9 @@ class Cluster:
             self.enter_replica(self.limbo.pop(0), replica, now_s)
         if self.listens and self.source is not None:
             self.source.finished(request, now_s)
+
+
+_NO_MORE: Final = (0, math.inf, 0, 0)
 
 
 class TraceSource:
@@ -318,33 +338,36 @@ class TraceSource:
 class TraceInbox:
     """One replica's share of a trace (`rows` of it, in order), pulled at its iteration boundaries."""
 
-    __slots__ = ("_cluster", "_position", "_replica", "_rows", "_trace", "next_s")
+    __slots__ = ("_cluster", "_head", "_replica", "_rows", "_taken", "_trace", "next_s")
 
     def __init__(self, trace: TraceSource, rows: Sequence[int], replica: Any, cluster: Cluster) -> None:
-        self._trace, self._rows, self._replica, self._cluster = trace, rows, replica, cluster
-        self._position = 0
-        self.next_s = trace.arrival_s[rows[0]] if len(rows) else math.inf
+        self._trace, self._replica, self._cluster, self._taken = trace, replica, cluster, 0
+        columns: list[Any] = [trace.arrival_s, trace.prompt, trace.output]
+        if len(rows) < len(trace.arrival_s):
+            columns = [[column[row] for row in rows] for column in columns]
+        self._rows = zip(rows, *columns, strict=True)
+        self._head: tuple[int, float, int, int] = next(self._rows, _NO_MORE)
+        self.next_s = self._head[1]
 
     def pull(self, now_s: float) -> None:
         """Move arrivals up to `now_s` into the replica's queue; N(t) counts them from their arrival on."""
-        trace, rows, replica, cluster = self._trace, self._rows, self._replica, self._cluster
-        position, size, next_s = self._position, len(rows), self.next_s
-        before = position
+        replica, rows, count, trace = self._replica, self._rows, 0, self._trace
+        index, next_s, prompt, output = self._head
         area = replica.in_system * (now_s - replica.counted_s)
         while next_s <= now_s:
-            index = rows[position]
-            request = Request(index, next_s, trace.prompt[index], trace.output[index])
+            request = Request(index, next_s, prompt, output)
             if trace.extra:
                 trace._annotate(request)
             replica.waiting.append(request)
             area += now_s - next_s
-            position += 1
-            next_s = trace.arrival_s[rows[position]] if position < size else math.inf
-        count = position - before
-        cluster.in_system += count
-        cluster.arrived += count
+            count += 1
+            self._head = index, next_s, prompt, output = next(rows, _NO_MORE)
+        self.next_s = next_s
+        self._cluster.in_system += count
+        self._cluster.arrived += count
         replica.in_system += count
         replica.area += area
         replica.counted_s = now_s
-        trace.arrived(before, position, size)
-        self._position, self.next_s = position, next_s
+        if trace.progress is not None:
+            trace.arrived(self._taken, self._taken + count, len(trace.arrival_s))
+            self._taken += count

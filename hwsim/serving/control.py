@@ -112,8 +112,9 @@ class Migration:
 
     Every period the k-th fullest replica is paired with the k-th emptiest while their loads (memory in use or asked
     for by the queue) differ by `gap`; each pair moves its shortest request over the source's own adapter, one at a
-    time. Stage k copies the tokens generated during stage k-1, so the request keeps decoding; only the last stage and
-    a handshake stop it. Here the copy overlaps fully and the downtime is `downtime_s` plus the tokens of one stage.
+    time. Stage k copies the tokens generated during stage k-1, so the request keeps decoding; once at most
+    `last_tokens` are left to copy, or after `stages` stages, it stops at an iteration boundary, and goes on at the
+    target after `downtime_s` of handshakes and the copy of what is left (Sun et al., OSDI 2024, section 4.2).
     """
 
     kv_bytes_per_token: float = 131072.0
@@ -121,6 +122,8 @@ class Migration:
     downtime_s: float = 0.02
     gap: float = 0.2
     period_s: float = 1.0
+    stages: int = 3
+    last_tokens: int = 16
     moved: int = 0
 
     def prepare(self, cluster: Cluster) -> None:
@@ -128,38 +131,68 @@ class Migration:
         every(cluster, self.period_s, lambda now_s: self._balance(cluster, copying))
 
     def _balance(self, cluster: Cluster, copying: set[int]) -> None:
-        usage = {r.index: virtual_usage(r) for r in cluster.replicas}
-        order = sorted(cluster.replicas, key=lambda r: usage[r.index])
+        for model in dict.fromkeys(replica.spec.model for replica in cluster.replicas):
+            self._pair(cluster, [r for r in cluster.replicas if r.spec.model == model], copying)
+
+    def _pair(self, cluster: Cluster, replicas: Sequence[Any], copying: set[int]) -> None:
+        usage = {r.index: virtual_usage(r) for r in replicas}
+        order = sorted(replicas, key=lambda r: usage[r.index])
         for target, source in zip(order, reversed(order), strict=True):
             if usage[source.index] - usage[target.index] < self.gap or target is source:
                 return
-            movable = list(source._order.values())
+            movable = source.movable()
             if movable and source.index not in copying:
                 copying.add(source.index)
-                self._copy(cluster, min(movable, key=source.processed), source, target, copying)
+                shortest = min(movable, key=lambda r, at=source: (at.processed(r), r.index))  # type: ignore[misc]
+                _Move(self, cluster, shortest, source, target, copying).stage(1)
 
-    def _copy(self, cluster: Cluster, request: Request, source: Any, target: Any, copying: set[int]) -> None:
-        link = SharedLink(cluster.clock, self.bandwidth_bytes_per_s)
+
+@dataclass(slots=True)
+class _Move:
+    """One request on its way from `source` to `target`; `copied` tokens of its cache are there already."""
+
+    rule: Migration
+    cluster: Cluster
+    request: Request
+    source: Any
+    target: Any
+    copying: set[int]
+    copied: int = 0
+
+    def stage(self, number: int) -> None:
+        """Copy what has been generated since the last stage, then copy again or stop the request."""
+        here = self.source.processed(self.request)
+        left, self.copied = here - self.copied, here
 
         def arrived(now_s: float) -> None:
-            copying.discard(source.index)
-            self._switch(cluster, request, source, target, now_s)
+            if not self.source.decodes_here(self.request):
+                self.copying.discard(self.source.index)  # it finished or was preempted: the copy was in vain
+            elif number < self.rule.stages and self.source.processed(self.request) - here > self.rule.last_tokens:
+                self.stage(number + 1)
+            else:
+                self.copying.discard(self.source.index)
+                self.source.when_free(self.request, self._leave, now_s)
 
-        link.send(source.processed(request) * self.kv_bytes_per_token, arrived)
+        self._send(left, arrived)
 
-    def _switch(self, cluster: Cluster, request: Request, source: Any, target: Any, now_s: float) -> None:
-        """The copy is complete: stop the request where it is at an iteration boundary and resume it there."""
+    def _send(self, tokens: int, done: Callable[[float], None]) -> None:
+        link = SharedLink(self.cluster.clock, self.rule.bandwidth_bytes_per_s)
+        link.send(tokens * self.rule.kv_bytes_per_token, done)
 
-        def leave(time_s: float) -> None:
-            if source._order.get(request.index) is not request or target not in cluster.replicas:
-                return  # it finished, was preempted, or the target is gone: the copy was in vain
-            self.moved += 1
-            source.move_out(request, time_s)
-            cluster.leave_replica(time_s)
-            resume_s = time_s + self.downtime_s
-            cluster.clock.at(resume_s, lambda _: cluster.enter_replica(request, target, cluster.clock.now))
+    def _leave(self, time_s: float) -> None:
+        """Stop the request where it is, at an iteration boundary, and send the rest."""
+        if not self.source.decodes_here(self.request) or self.target not in self.cluster.replicas:
+            return  # it finished, was preempted, or the target is gone: the copy was in vain
+        self.rule.moved += 1
+        left = self.source.processed(self.request) - self.copied
+        self.source.move_out(self.request, time_s)
+        self.cluster.leave_replica(time_s)
+        copy_s = left * self.rule.kv_bytes_per_token / self.rule.bandwidth_bytes_per_s
+        resume_s = time_s + copy_s + self.rule.downtime_s
+        self.cluster.clock.at(resume_s, lambda _: self._resume(time_s))
 
-        source.at_boundary(leave, now_s)
+    def _resume(self, left_s: float) -> None:
+        self.cluster.deliver(self.request, self.source, self.target, left_s)
 
 
 @dataclass(frozen=True, slots=True)

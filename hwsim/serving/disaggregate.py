@@ -46,6 +46,8 @@ class Disaggregation:
             raise unknown_name("sharing of links", self.links, LINKS)
         if not 0 < self.prefill < len(cluster.everyone) or not 0 <= self.hidden <= 1:
             raise InputError("both pools need a replica", seen=f"{self.prefill} of {len(cluster.everyone)} prefill")
+        if cluster.central:
+            raise InputError("pools route by themselves; a central queue does not", where="--router", seen="central")
         _Pools(self, cluster)
 
 
@@ -62,30 +64,34 @@ class _Pools:
         self.front = cluster.router
         cluster.replicas = list(cluster.everyone)
         cluster.router = self  # type: ignore[assignment]
-        cluster.dynamic = True
+        cluster.dynamic = cluster.selective = True
         cluster.after_prefill = self.after_prefill
 
     def pick(self, request: Request, replicas: Sequence[Any]) -> Any:
-        """The prefill replica of an arrival; in a mixed pool an empty decode replica where all prefills are full."""
-        if self.spec.mixed and all(len(r.waiting) >= self.spec.mixed for r in self.prefills):
-            idle = [r for r in self.decodes if not r.waiting]
+        """The prefill replica of an arrival; in a mixed pool an empty decode replica where all prefills are full.
+
+        None where no prefill replica is up.
+        """
+        prefills = [r for r in self.prefills if r in replicas]
+        if self.spec.mixed and all(len(r.waiting) >= self.spec.mixed for r in prefills):
+            idle = [r for r in self.decodes if r in replicas and not r.waiting]
             if idle:
                 return self.router.pick(request, idle)
-        return self.front.pick(request, self.prefills)
+        return self.front.pick(request, prefills) if prefills else None
 
     def after_prefill(self, request: Request, replica: Any, now_s: float) -> bool:
-        """Take a request off its prefill replica; False if it may decode where it is."""
-        if replica not in self.prefills:
+        """Take a request off its prefill replica; False if it may decode where it is: no decode replica is up."""
+        decodes = [r for r in self.decodes if r.index not in self.cluster.down]
+        if replica not in self.prefills or not decodes:
             return False
-        target = min(self.decodes, key=lambda r: r.in_system + self.heading[r.index])
+        target = min(decodes, key=lambda r: r.in_system + self.heading[r.index])
         self.heading[target.index] += 1
         replica.hand_over(request, now_s)
         self.cluster.leave_replica(now_s)
         size = request.prefill * self.spec.kv_bytes_per_token * (1 - self.spec.hidden)
-        self.link_of[replica.index].send(size, lambda time_s: self._arrived(request, target, time_s))
+        self.link_of[replica.index].send(size, lambda _: self._arrived(request, replica, target, now_s))
         return True
 
-    def _arrived(self, request: Request, target: Any, now_s: float) -> None:
-        request.kv_ready = True
+    def _arrived(self, request: Request, source: Any, target: Any, sent_s: float) -> None:
         self.heading[target.index] -= 1
-        self.cluster.enter_replica(request, target, now_s)
+        self.cluster.deliver(request, source, target, sent_s)

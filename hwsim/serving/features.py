@@ -17,7 +17,10 @@ from hwsim.serving.front import Engine
 from hwsim.serving.partition import Partition, halves
 from hwsim.serving.spec import ReplicaSpec, ServiceLevel
 
-MIGRATION: Final[Fields] = {"gap": "number", "period": "time", "downtime": "time", "bandwidth": "bytes_per_s"}
+MIGRATION: Final[Fields] = {
+    "gap": "number", "period": "time", "downtime": "time", "bandwidth": "bytes_per_s", "stages": "number",
+    "last_tokens": "number",
+}  # fmt: skip
 AUTOSCALE: Final[Fields] = {
     "most": "number", "least": "number", "high": "number", "low": "number", "period": "time", "startup": "time",
 }  # fmt: skip
@@ -25,7 +28,7 @@ PARTITION: Final[Fields] = {
     "share": "number", "saturation": "number", "step": "number", "period": "time", "switch": "time",
     "dynamic": "number",
 }  # fmt: skip
-_INTEGERS: Final = ("most", "least")
+_INTEGERS: Final = ("most", "least", "stages", "last_tokens")
 _SECONDS: Final = {"period": "period_s", "downtime": "downtime_s", "startup": "startup_s", "switch": "switch_s"}
 OPTIONS: Final[Mapping[str, Any]] = {
     "migration": None, "autoscale": None, "failures": None, "partition": None, "queue_limit": None, "decode_hw": None,
@@ -79,11 +82,9 @@ def prepare_of(given: Mapping[str, Any], engine: Engine, level: ServiceLevel, la
 
 
 def _refuse_stages(given: Mapping[str, Any], engine: Engine) -> None:
-    """Replicas of several pipeline stages cannot give a running request away."""
-    moving = [n for n in ("migration", "failures", "partition", "prefill_pool") if given.get(n)]
-    if engine.replica.stages > 1 and moving:
-        where = f"--{moving[0].replace('_', '-')}"
-        raise InputError("requests cannot leave a replica of several pipeline stages", where=where, fix="--pp 1")
+    """A partition divides the processors of one device, which holds all layers."""
+    if engine.replica.stages > 1 and given.get("partition"):
+        raise InputError("a partition divides one device, not pipeline stages", where="--partition", fix="--pp 1")
 
 
 def _named(given: Any, known: Fields, where: str) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from hwsim.errors import LawViolation
@@ -14,6 +14,15 @@ from hwsim.serving.request import Request
 def by_arrival(request: Request) -> float:
     """Sort key: first come first served."""
     return request.arrival_s
+
+
+def lose_copies(waiting: Iterable[Request]) -> list[Request]:
+    """Waiting requests of a replica that fails; those whose cache had come from elsewhere lose it."""
+    lost = list(waiting)
+    for request in lost:
+        if request.kv_ready:
+            request.restart(request.prefill + 1, keep_partial=False)
+    return lost
 
 
 class Movable:
@@ -87,7 +96,7 @@ class Movable:
         lost += [r for r, _ in self._chunks if r.index not in self._order and r not in lost and r.blocks]
         for request in lost:
             self.evict(request)
-        lost += list(self.waiting)
+        lost += lose_copies(self.waiting)
         self.waiting.clear()
         for _ in lost:
             self._count_out(now_s)
@@ -109,6 +118,18 @@ class Movable:
                 self.iterations += done
                 self._book_decodes(done, self._start_s + run_s)
         self.busy_s += now_s - self._start_s
+
+    def movable(self) -> list[Request]:
+        """Requests that decode here and could go on elsewhere."""
+        return list(self._order.values())
+
+    def decodes_here(self, request: Request) -> bool:
+        """Whether the request still holds its cache here and decodes."""
+        return self._order.get(request.index) is request
+
+    def when_free(self, request: Request, action: Callable[[float], None], now_s: float) -> None:
+        """Call `action(time_s)` as soon as the request is in no running iteration."""
+        self.at_boundary(action, now_s)
 
     def at_boundary(self, action: Callable[[float], None], now_s: float) -> None:
         """Call `action(time_s)` at the first iteration boundary not before now."""

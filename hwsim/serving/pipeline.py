@@ -7,20 +7,29 @@ served, so its end follows from the times at which the stages become free (the r
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter
 from typing import Any
 
-from hwsim.errors import InfeasibleError, LawViolation
+from hwsim.errors import InfeasibleError
 from hwsim.serving.clock import BOUNDARY, Clock
 from hwsim.serving.iteration_time import IterationTime
 from hwsim.serving.kv import BlockPool
+from hwsim.serving.prefix import PrefixCache
+from hwsim.serving.queues import make_queue
 from hwsim.serving.record import Occupancy
 from hwsim.serving.request import Request
 from hwsim.serving.staged import Batch, StagedPolicy
+from hwsim.serving.staged_moves import Flight, StagedMoves
 
 
-class PipelineReplica:
-    """Same duties as `Replica`; `stage_share` is the part of the iteration time that one stage takes."""
+class PipelineReplica(StagedMoves):
+    """Same duties as `Replica`; `stage_share` is the part of the iteration time that one stage takes.
+
+    Attributes
+    ----------
+    ready: admitted requests that are in no micro-batch, in the order in which they ended their last one.
+    flying: micro-batches on their way. A number that is missing there belongs to one that a failure broke.
+    """
 
     def __init__(
         self,
@@ -36,48 +45,45 @@ class PipelineReplica:
         self.index = 0
         self.share = 1 / stages if stage_share is None else stage_share
         self.stages = stages
-        self.waiting: deque[Request] = deque()
+        self.waiting: Any = make_queue("fcfs")
         self.ready: list[Request] = []
+        self.flying: dict[int, Flight] = {}
         self.in_system = self.iterations = 0
         self.keep_partial = False
         self.gaps = cluster.record.gaps
         self.samples = Occupancy()
+        self.prefix: PrefixCache | None = None
+        self.load_s = 0.0
         self.busy_s = self.area = self.counted_s = 0.0
-        self._in_flight = 0
+        self._formed = 0
         self._free_s = [0.0] * stages
         self._woken = False
-
-    @property
-    def kv_used(self) -> int:
-        """Blocks in use."""
-        return self.kv.fixed
-
-    @property
-    def decodes(self) -> int:
-        return self.in_system - len(self.waiting)
+        self._actions: dict[int, Any] = {}
 
     def accept(self, request: Request, now_s: float) -> None:
         """Queue a request that arrives now. Raises InfeasibleError where it can never fit."""
-        if not self.kv.possible(request):
-            raise InfeasibleError(f"{request!r} can never run: it needs more KV cache than the replica has")
+        self.require_possible(request)
         self.waiting.append(request)
         self.area += self.in_system * (now_s - self.counted_s)
         self.counted_s = now_s
         self.in_system += 1
-        if self._in_flight < self.stages and not self._woken:
+        self.wake(now_s)
+
+    def wake(self, now_s: float) -> None:
+        """Form micro-batches at `now_s` after all other events of that instant, if one may be formed."""
+        if len(self.flying) < self.stages and not self._woken:
             self._woken = True
             self.clock.at(now_s, self._wake, None, BOUNDARY)
 
-    def preempt(self, victim: Request) -> None:
-        """The victim loses its cache and goes to the head of the queue."""
-        self.kv.release(victim)
-        victim.restart(victim.processed, keep_partial=self.keep_partial)
-        self.waiting.appendleft(victim)
-
     def admit(self) -> Request:
-        """Take the head of the queue and its memory."""
-        request = self.waiting.popleft()
+        """Take the head of the queue and its memory; `processed` says what its cache holds already."""
+        request: Request = self.waiting.popleft()
         self.kv.admit(request)
+        if request.kv_ready:
+            request.processed = request.prefill + 1
+        elif self.prefix is not None and request.prefix and not request.restarts:
+            request.processed, load_s = self.prefix.match(request.prefix, request.prefill)
+            self.load_s += load_s
         return request
 
     def _wake(self, event: Any) -> None:
@@ -86,56 +92,70 @@ class PipelineReplica:
 
     def _form(self, now_s: float) -> None:
         """Form micro-batches while a slot is free and there is work."""
-        while self._in_flight < self.stages:
+        while len(self.flying) < self.stages:
             batch = self.policy.form(self)
             if not batch:
                 break
             self._launch(batch, now_s)
-        if not self._in_flight and (self.waiting or self.ready):
-            raise InfeasibleError(f"{(self.ready or self.waiting)[0]!r} waits at an idle replica that cannot run it")
+        if not self.flying and (self.waiting or self.ready):
+            stuck = next(iter(self.ready or self.waiting))
+            raise InfeasibleError(f"{stuck!r} waits at an idle replica that cannot run it")
 
     def _launch(self, batch: Batch, now_s: float) -> None:
-        self._in_flight += 1
         decoding = [r for r, _ in batch if r.decoding]
         chunks = [(tokens, r.processed) for r, tokens in batch if not r.decoding]
         context = sum(r.processed for r in decoding)
         stage_s = self.time.iteration_s(len(decoding), context, chunks) * self.share
-        end_s = now_s
+        end_s, self.load_s, ends = now_s + self.load_s, 0.0, []
         for stage in range(self.stages):
             end_s = max(end_s, self._free_s[stage]) + stage_s
             self._free_s[stage] = end_s
+            ends.append(end_s)
         self.busy_s += stage_s
         for request, _ in batch:
             if not request.scheduled:
                 request.scheduled = True
                 if not request.restarts:
                     self.cluster.record.scheduled_s[request.index] = now_s
-        self.clock.at(end_s, self._batch_end, batch, BOUNDARY)
+        self._formed += 1
+        self.flying[self._formed] = Flight(batch, stage_s, ends)
+        self.clock.at(end_s, self._batch_end, self._formed, BOUNDARY)
 
     def _batch_end(self, event: Any) -> None:
+        flight = self.flying.pop(event.value, None)
+        if flight is None:
+            return  # a failure broke it
         now_s = self.clock.now
-        self._in_flight -= 1
         self.iterations += 1
         gaps: Counter[float] = Counter()
-        for request, tokens in event.value:
+        for request, tokens in flight.batch:
             if request.decoding:
                 gaps[now_s - request.emitted_s] += 1
                 request.emitted_s = now_s
             request.processed += tokens
-            if request.processed == request.prefill:
-                self._first_token(request, now_s)
-            if request.processed >= request.total:
-                self._finish(request, now_s)
-            else:
-                self.ready.append(request)
+            self._book(request, now_s)
         for gap_s, count in gaps.items():
             self.gaps.add(gap_s, 0.0, 1, count)
         if now_s >= self.samples.due_s:
             self.samples.take(now_s, self)
+        if self._actions:
+            self._act([request for request, _ in flight.batch], now_s)
         self._form(now_s)
+
+    def _book(self, request: Request, now_s: float) -> None:
+        """A request has run in a micro-batch: its first token, its end, or its place among the ready ones."""
+        begun = request.processed == request.prefill
+        if begun:
+            self._first_token(request, now_s)
+        if request.processed >= request.total:
+            self._finish(request, now_s)
+        elif not (begun and self._handed_over(request, now_s)):
+            self.ready.append(request)
 
     def _first_token(self, request: Request, now_s: float) -> None:
         request.processed += 1
+        if self.prefix is not None and request.prefix:
+            self.prefix.insert(request.prefix)
         if request.emitted_s >= 0:
             self.gaps.add(now_s - request.emitted_s, 0.0, 1, 1)
             request.emitted_s = now_s
@@ -143,17 +163,14 @@ class PipelineReplica:
         request.emitted_s = now_s
         self.cluster.record.first_s[request.index] = now_s
 
-    def _finish(self, request: Request, now_s: float) -> None:
-        self.kv.release(request)
-        self.area += self.in_system * (now_s - self.counted_s)
-        self.counted_s = now_s
-        self.in_system -= 1
-        self.cluster.on_finish(request, self, now_s)
+    def _handed_over(self, request: Request, now_s: float) -> bool:
+        after = self.cluster.after_prefill
+        return after is not None and bool(after(request, self, now_s))
 
-    def check_empty(self) -> None:
-        """LAW-7 after a run: nothing waits, runs or holds memory. Raises LawViolation."""
-        self.kv.check()
-        if self.in_system or self.waiting or self.ready or self.kv.holders:
-            raise LawViolation(
-                "LAW-7: a replica still holds requests", seen=f"{self.in_system} in replica {self.index}"
-            )
+    def _finish(self, request: Request, now_s: float) -> None:
+        if self.policy.holds:
+            self.policy.ended(request)
+        else:
+            self.kv.release(request)
+        self._count_out(now_s)
+        self.cluster.on_finish(request, self, now_s)

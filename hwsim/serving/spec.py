@@ -62,21 +62,29 @@ class ReplicaSpec:
     def with_(self, **changes: Any) -> ReplicaSpec:
         return replace(self, **changes)
 
+    def _require_stageable(self) -> None:
+        """Raise InputError for what replicas of several stages cannot do."""
+        if self.swap_s_per_block is not None:
+            raise InputError("replicas of several pipeline stages preempt by recomputing", where="swap_s_per_block")
+        if self.policy in ("static", "faster_transformer") and not self.reserve_tokens:
+            raise InputError("static batches over pipeline stages need a reservation", where="reserve_tokens")
+
     def build(self, clock: Clock, cluster: Cluster, index: int) -> Any:
         """The replica, not yet part of the cluster."""
         kv = BlockPool(self.kv_blocks, self.block_tokens, self.watermark, self.reserve_tokens)
         engine: Any
         if self.stages > 1:
+            self._require_stageable()
             staged = make_staged_policy(self.policy, **self.options)
             engine = PipelineReplica(clock, self.time, staged, kv, cluster, self.stages, self.stage_share)
             engine.index = index
         else:
             engine = Replica(clock, self.time, make_policy(self.policy, **self.options), kv, cluster, index)
-            engine.waiting = make_queue(self.queue)
             engine.ordered = self.queue != "fcfs"
             engine.swap_s_per_block = self.swap_s_per_block
-            if self.prefix_tiers:
-                engine.prefix = PrefixCache(self.prefix_block_tokens, self.prefix_tiers)
+        engine.waiting = make_queue(self.queue)
+        if self.prefix_tiers:
+            engine.prefix = PrefixCache(self.prefix_block_tokens, self.prefix_tiers)
         engine.keep_partial = self.exact_vidur
         engine.spec = self
         return engine

@@ -195,7 +195,7 @@ def test_options_given_win_over_the_file(tmp_path: Path) -> None:
         ({"queue_limit": 0}, "at least 1"),
         ({"migration": "gap=-1", "replicas": 2}, "too small"),
         ({"autoscale": "most=0"}, "too small"),
-        ({"migration": True, "replicas": 2, "pp": 2}, "pipeline stages"),
+        ({"partition": "share=0.5", "pp": 2}, "pipeline stages"),
         ({"autoscale": "mots=3"}, "most"),
         ({"closed_loop": "users=2", "capacity": True}, "no trace and no capacity"),
     ],
