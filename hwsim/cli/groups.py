@@ -34,6 +34,11 @@ class Group:
             given["what_if"] = o.parse_set(given.pop("set_"))
         return given
 
+    def pick(self, *names: str) -> dict[str, Any]:
+        """Some of the `keywords`. Raises as they do."""
+        given = self.keywords()
+        return {name: given[name] for name in names}
+
 
 class Load(Group):
     """How much of everything runs together."""
@@ -105,6 +110,12 @@ class TableOrJson(Destination):
     """Of verbs that write nothing else."""
 
     format_: Annotated[str, typer.Option("--format", "-f", help="table or json.")] = "table"
+
+
+class Rows(Destination):
+    """Of verbs that write tables only."""
+
+    format_: Annotated[str, typer.Option("--format", "-f", help="table, json or csv.")] = "table"
 
 
 class TeamRun(Group):

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
+from hwsim.cli import groups as g
 from hwsim.cli import options as o
 
 # Mappers that decide something else than loops -> module of hwsim.cli with a `command` of its own, options included
@@ -39,121 +40,154 @@ def _known_mapper(name: str) -> None:
         raise unknown_name("mapper", name, sorted({*catalog("mapper"), *modes}), where="--mapper")
 
 
+class Search(g.Group):
+    """What is looked for, and how long."""
+
+    objective: Annotated[
+        str | None, typer.Option("--objective", help="energy, latency or edp [edp; latency without energies].")
+    ] = None
+    mapper: Annotated[str, typer.Option("--mapper", help="Catalog name or path of a mapper file.")] = "tiling"
+    counting: Annotated[
+        str, typer.Option("--counting", help="timeloop, or drains to count reads of leaving outputs.")
+    ] = "timeloop"
+    bypass: Annotated[bool, typer.Option("--bypass", help="Let tensors skip middle levels.")] = False
+    uneven: Annotated[
+        str | None, typer.Option("--uneven", metavar="LEVEL", help="Tile tensors at different depths in this memory.")
+    ] = None
+    budget: Annotated[str | None, typer.Option("--budget", help="Wall time for all GEMMs, e.g. 2s [until proved].")] = (
+        None
+    )
+
+    def budget_s(self) -> float | None:
+        """Seconds, or None: until proved. Raises InputError, UnitError."""
+        from hwsim.errors import InputError
+        from hwsim.units import parse
+
+        seconds = None if self.budget is None else parse(self.budget, "time", where="--budget")
+        if seconds is not None and seconds <= 0:
+            raise InputError("a budget is a time above zero", where="--budget", seen=self.budget, fix="--budget 2s")
+        return seconds
+
+
+class Subject(g.Group):
+    """Which operators of the workload are mapped."""
+
+    phase: Annotated[str | None, typer.Option("--phase", help="Phase of a model [all it has].")] = None
+    batch: o.Batch = 1
+    prompt: o.Prompt = None
+    block: Annotated[bool, typer.Option("--block", help="One block only: no embedding, no head, no repeats.")] = False
+
+
+class Working(g.Group):
+    """On what numbers, and what else is said."""
+
+    dtype: Annotated[
+        str | None, typer.Option("--dtype", help="Operand type: its peak gives the multipliers [bf16, fp16, own].")
+    ] = None
+    explain: Annotated[
+        bool, typer.Option("--explain", help="What binds, and what one more KiB, GB/s or unit would buy.")
+    ] = False
+    cache: Annotated[bool, typer.Option("--cache/--no-cache", help="Keep and reuse decisions.")] = True
+    set_: o.Set = None
+
+
+class Beside(g.Group):
+    """Files beside the result."""
+
+    trace: Annotated[
+        Path | None, typer.Option("--trace", metavar="FILE.json", help="Also write a trace for Perfetto.")
+    ] = None
+    export: Annotated[
+        tuple[str, Path] | None,
+        typer.Option("--export", metavar="timeloop DIR", help="Also write YAML files for timeloop-model."),
+    ] = None
+
+
+class Outputs(g.Destination, Beside):
+    """All that is written; --help lists the last base first."""
+
+
+@g.grouped
 def command(
     workload: Annotated[
         str, typer.Argument(metavar="WORKLOAD", help="Model, gemm:MxNxK, bmm:BxMxNxK or attention:BxHxQxKVxD[:causal].")
     ],
     hw: o.Hardware,
-    objective: Annotated[
-        str | None, typer.Option("--objective", help="energy, latency or edp [edp; latency without energies].")
-    ] = None,
-    mapper: Annotated[str, typer.Option("--mapper", help="Catalog name or path of a mapper file.")] = "tiling",
-    counting: Annotated[
-        str, typer.Option("--counting", help="timeloop, or drains to count reads of leaving outputs.")
-    ] = "timeloop",
-    bypass: Annotated[bool, typer.Option("--bypass", help="Let tensors skip middle levels.")] = False,
-    uneven: Annotated[
-        str | None, typer.Option("--uneven", metavar="LEVEL", help="Tile tensors at different depths in this memory.")
-    ] = None,
-    budget: Annotated[
-        str | None, typer.Option("--budget", help="Wall time for all GEMMs, e.g. 2s [until proved].")
-    ] = None,
-    phase: Annotated[str | None, typer.Option("--phase", help="Phase of a model [all it has].")] = None,
-    batch: o.Batch = 1,
-    prompt: o.Prompt = None,
-    block: Annotated[bool, typer.Option("--block", help="One block only: no embedding, no head, no repeats.")] = False,
-    dtype: Annotated[
-        str | None, typer.Option("--dtype", help="Operand type: its peak gives the multipliers [bf16, fp16, own].")
-    ] = None,
-    explain: Annotated[
-        bool, typer.Option("--explain", help="What binds, and what one more KiB, GB/s or unit would buy.")
-    ] = False,
-    cache: Annotated[bool, typer.Option("--cache/--no-cache", help="Keep and reuse decisions.")] = True,
-    set_: o.Set = None,
-    trace: Annotated[
-        Path | None, typer.Option("--trace", metavar="FILE.json", help="Also write a trace for Perfetto.")
-    ] = None,
-    export: Annotated[
-        tuple[str, Path] | None,
-        typer.Option("--export", metavar="timeloop DIR", help="Also write YAML files for timeloop-model."),
-    ] = None,
-    format_: o.Format = "table",
-    out: o.OutFile = None,
-    force: o.Force = False,
+    search: Search,
+    subject: Subject,
+    working: Working,
+    to: Outputs,
 ) -> None:
     """Map a workload onto the memories of a machine: loops, tiles, traffic, energy, proof of optimality."""
-    form = o.check_format(o.format_of(format_, out), ("table", "json", "html"))
-    _check_outputs(out, trace, export, force, uneven)
-    _known_mapper(mapper)
-    from hwsim.errors import InputError
-    from hwsim.mapping.fused.workload import fused_rows
-    from hwsim.mapping.gemms import merge
-    from hwsim.mapping.plan import map_workload
-    from hwsim.units import parse
-
-    budget_s = None if budget is None else parse(budget, "time", where="--budget")
-    if budget_s is not None and budget_s <= 0:
-        raise InputError("a budget is a time above zero", where="--budget", seen=str(budget), fix="--budget 2s")
-    device = _device(hw, set_)
-    graphs = _graphs(workload, phase, batch, prompt, block)
-    works = merge(graphs)
-    options: dict[str, Any] = {
-        "objective": objective,
-        "mapper": mapper,
-        "counting": counting,
-        "bypass": bypass,
-        "uneven": uneven,
-        "dtype": dtype,
-        "use_cache": cache,
-        "say": o.progress,
-    }
+    form = to.form("table", "json", "html")
+    _check_outputs(to, search.uneven)
+    _known_mapper(search.mapper)
+    budget_s = search.budget_s()
+    device = _device(hw, working.set_)
+    graphs = _graphs(workload, subject)
     try:
-        document = map_workload(works, device, budget_s=budget_s, **options)
-        document["fused"] = fused_rows(
-            graphs, device, document["operators"], objective=objective, mapper=mapper, use_cache=cache
-        )
-        if explain:
-            _explain(document, works, device, budget_s, options)
+        document = _mapped(graphs, device, search, working, budget_s)
     finally:
         o.progress("")
     document = {"schema": document.pop("schema"), "workload": workload, **document}
-    _write_beside(document, trace, export, force)
-    o.emit(render(document, form), out, force)
+    _write_beside(document, to)
+    to.emit(render(document, form))
 
 
-def _check_outputs(
-    out: Path | None, trace: Path | None, export: tuple[str, Path] | None, force: bool, uneven: str | None
-) -> None:
+def _mapped(graphs: list[Any], device: Any, search: Search, working: Working, budget_s: float | None) -> dict[str, Any]:
+    """The mapping document of operator graphs; with what more of each part would buy, where asked."""
+    from hwsim.mapping.fused.workload import fused_rows
+    from hwsim.mapping.gemms import merge
+    from hwsim.mapping.plan import map_workload
+
+    works = merge(graphs)
+    options: dict[str, Any] = search.keywords() | {
+        "dtype": working.dtype,
+        "use_cache": working.cache,
+        "say": o.progress,
+    }
+    del options["budget"]
+    document = map_workload(works, device, budget_s=budget_s, **options)
+    document["fused"] = fused_rows(
+        graphs, device, document["operators"],
+        objective=search.objective, mapper=search.mapper, use_cache=working.cache,
+    )  # fmt: skip
+    if working.explain:
+        _explain(document, works, device, budget_s, options)
+    return document
+
+
+def _check_outputs(to: Outputs, uneven: str | None) -> None:
     """Refuse what could not be written before anything is computed."""
     from hwsim.errors import InputError, unknown_name
 
-    if trace is not None:
-        o.check_suffix(trace, (".json",), "--trace")
-    if export is not None and export[0] not in EXPORTS:
-        raise unknown_name("export format", export[0], EXPORTS, where="--export")
-    if export is not None and uneven is not None:
+    if to.trace is not None:
+        o.check_suffix(to.trace, (".json",), "--trace")
+    if to.export is not None and to.export[0] not in EXPORTS:
+        raise unknown_name("export format", to.export[0], EXPORTS, where="--export")
+    if to.export is not None and uneven is not None:
         fix = "leave out --uneven"
         raise InputError("an uneven tiling has no form in Timeloop's files", where="--export", fix=fix)
-    paths = [path for path in (out, trace, None if export is None else export[1]) if path is not None]
+    paths = [path for path in (to.out, to.trace, None if to.export is None else to.export[1]) if path is not None]
     for index, path in enumerate(paths):
-        o.check_free(path, force)
+        o.check_free(path, to.force)
         if path.resolve() in (other.resolve() for other in paths[:index]):
             raise InputError("two outputs have the same name", where=str(path), fix="give each its own")
 
 
-def _write_beside(document: dict[str, Any], trace: Path | None, export: tuple[str, Path] | None, force: bool) -> None:
+def _write_beside(document: dict[str, Any], to: Outputs) -> None:
     """The trace and the exported files; both texts are complete before the first is written."""
     files: dict[str, str] = {}
-    if export is not None:
+    if to.export is not None:
         from hwsim.report.timeloop import timeloop_files
 
         files = timeloop_files(document)
-    if trace is not None:
+    if to.trace is not None:
         from hwsim.report.mapping_trace import mapping_trace_text
 
-        o.emit(mapping_trace_text(document), trace, force)
-    if export is not None:
-        o.emit_folder(files, export[1], force)
+        o.emit(mapping_trace_text(document), to.trace, to.force)
+    if to.export is not None:
+        o.emit_folder(files, to.export[1], to.force)
 
 
 def _explain(document: dict[str, Any], works: Any, device: Any, budget_s: float | None, options: Any) -> None:
@@ -177,12 +211,15 @@ def _device(hw: str, changes: list[str] | None) -> Any:
     return device
 
 
-def _graphs(workload: str, phase: str | None, batch: int, prompt: int | None, block: bool) -> list[Any]:
+def _graphs(workload: str, subject: Subject) -> list[Any]:
     """Operator graphs by phase name; decode is one step after the prompt."""
     from hwsim.frontends.raw import is_raw, raw_graph
 
+    phase = subject.phase
     if is_raw(workload):
-        _only_for_models(phase=phase, batch=batch != 1 or None, prompt=prompt, block=block or None)
+        _only_for_models(
+            phase=phase, batch=subject.batch != 1 or None, prompt=subject.prompt, block=subject.block or None
+        )
         return [raw_graph(workload)]
     from hwsim.errors import unknown_name
     from hwsim.frontends.catalog import load_model
@@ -190,12 +227,12 @@ def _graphs(workload: str, phase: str | None, batch: int, prompt: int | None, bl
     model = load_model(workload)
     if phase is not None and phase not in model.phases:
         raise unknown_name("phase", phase, model.phases, where="--phase")
-    tokens = 512 if prompt is None else prompt
+    tokens = 512 if subject.prompt is None else subject.prompt
     graphs = []
     for name in model.phases if phase is None else (phase,):
         sizes = (1, tokens) if name == "decode" else (tokens, 0)
-        graphs.append(model.graph(name, batch, *sizes))
-    return [_one_block(graph) for graph in graphs] if block else graphs
+        graphs.append(model.graph(name, subject.batch, *sizes))
+    return [_one_block(graph) for graph in graphs] if subject.block else graphs
 
 
 def _only_for_models(**given: Any) -> None:

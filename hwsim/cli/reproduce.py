@@ -7,9 +7,11 @@ from typing import Annotated
 
 import typer
 
+from hwsim.cli import groups as g
 from hwsim.cli import options as o
 
 
+@g.grouped
 def command(
     systems: Annotated[
         list[str] | None, typer.Argument(metavar="[SYSTEM]...", help="Systems [all that ship claims].")
@@ -21,18 +23,17 @@ def command(
         str | None, typer.Option("--efficiency", help="calibrated, or datasheet for the bare roofline.")
     ] = None,
     failed: Annotated[bool, typer.Option("--failed", help="Show only what did not pass.")] = False,
-    format_: o.Format = "table",
-    out: o.OutFile = None,
-    force: o.Force = False,
+    *,
+    to: g.Destination,
 ) -> None:
     """Run published claims through the ordinary estimate and say how far off each one is."""
-    form = o.check_format(o.format_of(format_, out), ("table", "json", "html"))
+    form = to.form("table", "json", "html")
     from hwsim.api import reproduce
 
     document = reproduce(*(systems or []), claims=claims, efficiency=efficiency, failed=failed).to_dict()
     if form == "json":
-        o.emit(o.to_json(document), out, force)
+        to.emit(o.to_json(document))
         return
     from hwsim.report.claims import page, table
 
-    o.emit(page(document) if form == "html" else table(document), out, force)
+    to.emit(page(document) if form == "html" else table(document))

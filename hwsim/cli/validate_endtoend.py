@@ -7,25 +7,26 @@ from typing import Annotated
 
 import typer
 
+from hwsim.cli import groups as g
 from hwsim.cli import options as o
 
 
+@g.grouped
 def command(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder with e2e_serving.csv, or one such file.")],
     simulated: Annotated[bool, typer.Option("--simulate", help="Replay the closed loops request by request.")] = False,
-    format_: Annotated[str, typer.Option("--format", "-f", help="table, json or csv.")] = "table",
-    out: o.OutFile = None,
-    force: o.Force = False,
+    *,
+    to: g.Rows,
 ) -> None:
     """Error of TTFT and TPOT by model, engine and concurrency (8 clients and below, above)."""
-    form = o.check_format(o.format_of(format_, out), ("table", "json", "csv"))
+    form = to.form("table", "json", "csv")
     from hwsim.validation.endtoend import validate_endtoend
 
     document = validate_endtoend(folder, simulated=simulated)
     for reason, rows in document["skipped"].items():
         o.note(f"left out {rows} rows: {reason}")
     text = o.to_json(document) if form == "json" else lines(document["rows"], "," if form == "csv" else "  ")
-    o.emit(text, out, force)
+    to.emit(text)
 
 
 def lines(rows: list[dict[str, object]], gap: str) -> str:

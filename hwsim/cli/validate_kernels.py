@@ -7,10 +7,18 @@ from typing import Annotated
 
 import typer
 
+from hwsim.cli import groups as g
 from hwsim.cli import options as o
 from hwsim.cli.predict import report_problems
 
 
+class Destination(g.Destination):
+    """In the formats of this verb."""
+
+    format_: Annotated[str, typer.Option("--format", "-f", help="table, json, csv, md or html (with plots).")] = "table"
+
+
+@g.grouped
 def command(
     folder: Annotated[
         Path, typer.Argument(metavar="DIR", help="Folder of measured CSVs, one file, or silicon:GPU (extra).")
@@ -18,14 +26,11 @@ def command(
     mode: Annotated[
         str, typer.Option("--mode", help="shipped, cross-validated (refits, unseen sites) or leave-one-gpu-out.")
     ] = "shipped",
-    format_: Annotated[
-        str, typer.Option("--format", "-f", help="table, json, csv, md or html (with plots).")
-    ] = "table",
-    out: o.OutFile = None,
-    force: o.Force = False,
+    *,
+    to: Destination,
 ) -> None:
     """Mean, median, 90th percentile error, bias, rank correlation, share in band; two naive estimates beside."""
-    form = o.check_format(o.format_of(format_, out), ("table", "json", "csv", "md", "html"))
+    form = to.form("table", "json", "csv", "md", "html")
     from hwsim.report import accuracy
     from hwsim.validation.kernels import validate_kernels
 
@@ -39,5 +44,5 @@ def command(
     }
     for name in document["skipped"]:
         o.note(f"left out {name}")
-    o.emit(writers[form](document), out, force)
+    to.emit(writers[form](document))
     raise typer.Exit(report_problems(document["problems"], str(folder)))

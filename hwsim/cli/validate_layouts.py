@@ -7,17 +7,17 @@ from typing import Annotated
 
 import typer
 
+from hwsim.cli import groups as g
 from hwsim.cli import options as o
 
 
+@g.grouped
 def command(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder with e2e_serving.csv, or one such file.")],
-    format_: Annotated[str, typer.Option("--format", "-f", help="table, json or csv.")] = "table",
-    out: o.OutFile = None,
-    force: o.Force = False,
+    to: g.Rows,
 ) -> None:
     """Order of layouts within one load, and the layout chosen under limits on TPOT, by model and GPU."""
-    form = o.check_format(o.format_of(format_, out), ("table", "json", "csv"))
+    form = to.form("table", "json", "csv")
     from hwsim.cli.validate_endtoend import lines
     from hwsim.validation.layouts import validate_layouts
 
@@ -25,4 +25,4 @@ def command(
     for reason, rows in document["skipped"].items():
         o.note(f"left out {rows} rows: {reason}")
     text = o.to_json(document) if form == "json" else lines(document["rows"], "," if form == "csv" else "  ")
-    o.emit(text, out, force)
+    to.emit(text)

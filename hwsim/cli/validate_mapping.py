@@ -7,26 +7,27 @@ from typing import Annotated, Any
 
 import typer
 
+from hwsim.cli import groups as g
 from hwsim.cli import options as o
 
 
+@g.grouped
 def command(
     folder: Annotated[
         Path, typer.Argument(metavar="DIR", help="Folder with specs.json, count_checks.json and optimum.json.")
     ],
     solver: Annotated[str, typer.Option("--solver", help="auto, cbc, highs or scipy.")] = "auto",
     optima: Annotated[bool, typer.Option("--optima/--no-optima", help="Also solve for the optima.")] = True,
-    format_: o.Format = "table",
-    out: o.OutFile = None,
-    force: o.Force = False,
+    *,
+    to: g.Destination,
 ) -> None:
     """Every case of a folder of exact tilings: deviations in counts, cycles, energy and optima. Exit 4 on a miss."""
-    form = o.check_format(o.format_of(format_, out), ("table", "json"))
+    form = to.form("table", "json")
     from hwsim.errors import CheckFailedError
     from hwsim.validation.mapping import validate_mapping
 
     document = validate_mapping(folder, optima=optima, solver=solver)
-    o.emit(o.to_json(document) if form == "json" else render(document), out, force)
+    to.emit(o.to_json(document) if form == "json" else render(document))
     if not document["passed"]:
         raise CheckFailedError("a mapping case deviates", where=str(folder))
 

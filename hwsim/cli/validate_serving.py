@@ -7,33 +7,37 @@ from typing import Annotated, Any
 
 import typer
 
+from hwsim.cli import groups as g
 from hwsim.cli import options as o
 
 
+class Settings(g.Group):
+    """Of runs of a real engine; what is not given comes from their own settings."""
+
+    workload: Annotated[str | None, typer.Option("--workload", help="Model of the runs [their settings].")] = None
+    hw: Annotated[str | None, typer.Option("--hw", help="Hardware of the runs [their settings].")] = None
+    tp: Annotated[int | None, typer.Option("--tp", help="Tensor-parallel ranks [their settings, else 1].")] = None
+    policy: Annotated[str | None, typer.Option("--policy", help="Batching policy [vllm_v1].")] = None
+    chunk: Annotated[int | None, typer.Option("--chunk", help="Tokens of an iteration [the engine's own].")] = None
+    max_batch: Annotated[int | None, typer.Option("--max-batch", help="Most sequences [the engine's own].")] = None
+    weights: o.Weights = None
+    time_unit: Annotated[str | None, typer.Option("--time-unit", help="Unit of bare times: s, ms, us, ns.")] = None
+
+
+@g.grouped
 def command(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder with cases.json, or with real-engine runs.")],
-    workload: Annotated[str | None, typer.Option("--workload", help="Model of the runs [their settings].")] = None,
-    hw: Annotated[str | None, typer.Option("--hw", help="Hardware of the runs [their settings].")] = None,
-    tp: Annotated[int | None, typer.Option("--tp", help="Tensor-parallel ranks [their settings, else 1].")] = None,
-    policy: Annotated[str | None, typer.Option("--policy", help="Batching policy [vllm_v1].")] = None,
-    chunk: Annotated[int | None, typer.Option("--chunk", help="Tokens of an iteration [the engine's own].")] = None,
-    max_batch: Annotated[int | None, typer.Option("--max-batch", help="Most sequences [the engine's own].")] = None,
-    weights: o.Weights = None,
-    time_unit: Annotated[str | None, typer.Option("--time-unit", help="Unit of bare times: s, ms, us, ns.")] = None,
-    format_: o.Format = "table",
-    out: o.OutFile = None,
-    force: o.Force = False,
+    settings: Settings,
+    to: g.Destination,
 ) -> None:
     """Every request of every case: largest deviation in TTFT, end-to-end time and restarts; or, for runs of a real
     engine, median errors of TTFT, time per token and end-to-end time. Exit 4 on a miss."""
-    given: dict[str, Any] = dict(locals())
-    form = o.check_format(o.format_of(format_, out), ("table", "json"))
+    form = to.form("table", "json")
     from hwsim.errors import CheckFailedError
     from hwsim.validation.serving import validate_serving
 
-    names = ("workload", "hw", "tp", "policy", "chunk", "max_batch", "weights", "time_unit")
-    document = validate_serving(folder, {name: given[name] for name in names})
-    o.emit(o.to_json(document) if form == "json" else render(document), out, force)
+    document = validate_serving(folder, settings.keywords())
+    to.emit(o.to_json(document) if form == "json" else render(document))
     if not document["passed"]:
         raise CheckFailedError("a serving case deviates by more than its tolerance", where=str(folder))
 
