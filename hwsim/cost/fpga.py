@@ -19,8 +19,9 @@ from typing import Any, Final
 
 import numpy as np
 
-from hwsim.cost import fused, tiled
+from hwsim.cost import fpga_limits, fused, tiled
 from hwsim.cost.bracketed import bracketed, plain
+from hwsim.cost.fpga_limits import MATRICES, dsp_used
 from hwsim.errors import InfeasibleError
 from hwsim.ir.mapped import MappedGraph, Task
 from hwsim.ir.numbers import Num
@@ -31,7 +32,6 @@ from hwsim.ir.workload import Operator, Tensor
 # The simulator that the machine model follows agrees within 3 %; boards and other models are less certain.
 BAND: Final = 1.15
 _TWO_PASSES: Final = 2  # statistics first, then the values: softmax and norms
-_MATRICES: Final = ("gemm", "moe")
 # applied while the tiles of the matrix-matrix mode are written back: from so many rows on that it is the faster one
 _FUSED_IN_PREFILL: Final = ("silu_mul", "gelu_mul", "silu", "gelu", "relu")
 _FREE: Final = ("rope",)  # applied to queries and keys on their way to the buffer
@@ -80,13 +80,14 @@ def plan(graph: MappedGraph) -> MappedGraph:
         that do not stay on chip.
     """
     device, o = graph.platform.device, _section(graph.platform.device)
-    _check_dsp(device, o)
+    fpga_limits.require_dsp(device, o)
+    fpga_limits.require_sparsity(device, o)
     widths = fused.widths(graph)
     block = _block_format(graph)
     tasks = [_prepared(task, graph, o, widths.get(task.name, ()), block) for task in graph.tasks]
     for task in tasks:
-        _check_width(task, device, o)
-    _check_on_chip(graph, o)
+        fpga_limits.require_width(task, device, o)
+    fpga_limits.require_on_chip(graph, o)
     mac: Num = 0.0
     load: Num = 0.0
     for task in tasks:
@@ -130,11 +131,6 @@ def metrics(timelines: Sequence[Timeline]) -> Mapping[str, Bracket]:
     }
 
 
-def dsp_used(o: Mapping[str, Any]) -> Num:
-    """DSP slices of all cores: MACs a cycle over the products that one slice packs; none for ternary adders."""
-    return 0 if o["ternary"] else o["engines"] * max(o["mm_macs"], o["mv_macs"]) / o["macs_per_dsp"]
-
-
 def _section(device: Device) -> Mapping[str, Any]:
     section: Mapping[str, Any] | None = device.extra.get("fpga")
     if section is None:
@@ -142,54 +138,6 @@ def _section(device: Device) -> Mapping[str, Any]:
             f"{device.name} has no fpga section: its overlay is not described", fix="add fpga: to its file"
         )
     return section
-
-
-def _check_dsp(device: Device, o: Mapping[str, Any]) -> None:
-    needed, have = dsp_used(o), float(np.min(device.units))
-    if needed > have:
-        raise InfeasibleError(
-            f"the overlay needs {needed - have:,.0f} DSP slices more than {device.name} has",
-            where=f"{device.name} fpga.engines x fpga.mm_macs / fpga.macs_per_dsp",
-            seen=f"{needed:,.0f} needed, {have:,.0f} on the device",
-            fix="lower fpga.mm_macs or fpga.engines",
-            budget={"dsp_needed": float(needed), "dsp": have, "dsp_missing": float(needed) - have},
-        )
-
-
-def _check_width(task: Task, device: Device, o: Mapping[str, Any]) -> None:
-    """The unpacking units have a path for the weights: a listed width. Raises InfeasibleError."""
-    widths = sorted(o["weight_bits"])
-    for weight in task.operator.weights[:1] if task.kind in _MATRICES else ():  # biases are added in the vector unit
-        bits = weight.format.element_bits
-        if bits in widths:
-            continue
-        nearest = min((b for b in widths if b > bits), default=widths[-1])
-        off = f"{bits - nearest:g} bit too many" if bits > nearest else f"{nearest - bits:g} bit below the next width"
-        raise InfeasibleError(
-            f"{device.name} has no {bits:g}-bit weight path: its chains take {', '.join(map(str, widths))} bit, {off}",
-            where=task.name,
-            seen=weight.format.name,
-            fix="--weights ternary" if o["ternary"] else "--weights int4 or int8",
-            budget={"bits": bits, "most_bits": widths[-1], "nearest_bits": nearest},
-        )
-
-
-def _check_on_chip(graph: MappedGraph, o: Mapping[str, Any]) -> None:
-    """Activations of an operator of a decode step stay in block memory (logits leave it). Raises InfeasibleError."""
-    if graph.phase != "decode" or not o["on_chip_decode"]:
-        return
-    device, memory = graph.platform.device, graph.platform.device.memories[0]
-    inside = [t for t in graph.tasks if t.operator.segment != "head"]
-    needed, where = max((float(np.max(t.operator.moved_bytes("activation"))), t.name) for t in inside)
-    have = float(np.min(memory.size_bytes))
-    if needed > have:
-        raise InfeasibleError(
-            f"activations of a decode step need {needed - have:,.0f} B more block memory than {device.name} has",
-            where=f"{where}, batch {float(np.max(graph.batch)):g}",
-            seen=f"{needed:,.0f} B of {have:,.0f} B (URAM and BRAM)",
-            fix="a smaller --batch, or fpga.on_chip_decode=false",
-            budget={"needed_bytes": needed, "on_chip_bytes": have, "short_bytes": needed - have},
-        )
 
 
 def _block_format(graph: MappedGraph) -> Any:
@@ -257,7 +205,7 @@ def _matrix_vector(task: Task, device: Device, o: Mapping[str, Any]) -> Any:
 
     The matrix-matrix mode also waits for its weights.
     """
-    if task.kind not in (*_MATRICES, "attention_decode", "attention_prefill"):
+    if task.kind not in (*MATRICES, "attention_decode", "attention_prefill"):
         return np.asarray(True)
     wait = _weight_bytes(task, o) / load_bandwidth(device, o) * o["clock"] * o["engines"] * o["sync"]
     return np.asarray(_mv_slots(task, o) / o["mv_macs"]) <= np.asarray(_mm_slots(task, o) / o["mm_macs"] + wait)
@@ -376,13 +324,13 @@ def _passes(task: Task, o: Mapping[str, Any]) -> Num:
 def _floors(task: Task, device: Device, o: Mapping[str, Any]) -> dict[str, Num]:
     """Seconds at datasheet peaks: kept operations at the widest packing, compulsory bytes, one element pass."""
     floors: dict[str, Num] = {}
-    if task.kind in (*_MATRICES, "attention_decode", "attention_prefill"):
+    if task.kind in (*MATRICES, "attention_decode", "attention_prefill"):
         peak = max(float(np.max(c.peak_flop_per_s)) for c in device.compute)
         kept = min((d for _, d in _kept(task, o)), default=1.0) if task.kind == "gemm" else 1.0
         slots = 2 * o["clock"] * o["engines"] * max(o["mm_macs"], o["mv_macs"])
         floors["mac"] = task.operator.flop * kept / max(peak, slots)
     cached = sum((t.moved_bytes for t in task.operator.inputs if t.role == "kv_cache"), 0)
-    weights = sum((w.moved_bytes for w in task.operator.weights), 0) if task.kind in _MATRICES else 0
+    weights = sum((w.moved_bytes for w in task.operator.weights), 0) if task.kind in MATRICES else 0
     kept_bytes = weights * min(o["density"], o["qk_density"]) + cached
     floors["ld"] = kept_bytes / device.main_memory.read_bytes_per_s
     return floors

@@ -68,7 +68,9 @@ def plan(graph: MappedGraph) -> MappedGraph:
     device = graph.platform.device
     o = section(device)
     _check_routes(o, device)
+    _check_sides(graph.phase, o, device)
     tasks = _prepared(graph, o)
+    _check_widths(tasks, o, device)
     prepared = replace(graph, tasks=tasks)
     grid = asked_side(graph.phase, o) or _best_grid(prepared, o, device)
     if not o["layer_scaled"]:
@@ -107,12 +109,8 @@ def metrics(timelines: Sequence[Timeline]) -> Mapping[str, Bracket]:
 def cycles(task: Task, grid: Num, o: Mapping[str, Any]) -> Cycles:
     """Cycles of one execution on a square of `grid` x `grid` cores, by the cheaper of both matrix algorithms."""
     dims = task.operator.dims
-    if task.kind == "gemm":
-        shapes = [(dims["m"], dims["k"], w) for w in task.choice.get("widths", (dims["n"],))]
-        half = 0.5 if task.choice.get("unused") else 1.0
-        few = np.asarray(dims["m"]) < grid  # with more rows the replicated operand would not fit a core
-        spent = _cheaper(_vector_way(shapes, grid, o, half), _matrix_way(shapes, grid, o), few)
-        return _scaled(spent, dims.get("batch", 1))
+    if task.kind in ("gemm", "moe"):
+        return _products(task, grid, o)
     if task.kind == "attention_decode":
         width = dims["n_heads"] * dims["head_dim"]
         macs = 2 * dims["batch"] * _tile(width, grid) * _tile(dims["context"], grid)
@@ -125,6 +123,28 @@ def cycles(task: Task, grid: Num, o: Mapping[str, Any]) -> Cycles:
         local = _tile(dims["rows"], grid) * _tile(dims["cols"], grid)
         return Cycles(local, reduction(grid, o) if task.operator.op.endswith("norm") else 0.0)
     return Cycles(0.0, 0.0)
+
+
+def _products(task: Task, grid: Num, o: Mapping[str, Any]) -> Cycles:
+    """A projection, or the active experts one after another, by the cheaper of both matrix algorithms."""
+    dims = task.operator.dims
+    if task.kind == "moe":
+        found, times = fused.expert_products(task)
+        shapes = list(found)
+    else:
+        shapes = [(dims["m"], dims["k"], w) for w in task.choice.get("widths", (dims["n"],))]
+        times = dims.get("batch", 1)
+    half = 0.5 if task.choice.get("unused") else 1.0
+    # with more rows the replicated operand would not fit a core; the prompt kernels are of the matrix kind anyway
+    few = np.logical_and(np.asarray(shapes[0][0]) < grid, not task.choice.get("prompt"))
+    spent = _cheaper(_vector_way(shapes, grid, o, half), _matrix_way(shapes, grid, o), few)
+    expanded = sum((_tile(k, grid) * _tile(n, grid) for _, k, n in shapes), 0.0) * o["unpack"] * _narrow(task)
+    return _scaled(replace(spent, compute=spent.compute + expanded), times)
+
+
+def _narrow(task: Task) -> bool:
+    """Whether weights are stored in fewer bits than cores compute with."""
+    return any(w.format.element_bits < 8 * _BYTES for w in task.operator.weights[:1])
 
 
 def reduction(grid: Num, o: Mapping[str, Any]) -> Num:
@@ -257,12 +277,13 @@ def _layer_cache(graph: MappedGraph) -> Num:
 def _prepared(graph: MappedGraph, o: Mapping[str, Any]) -> tuple[Task, ...]:
     widths = fused.widths(graph)
     read = {name for task in graph.tasks for name in task.depends}
+    prompts = graph.phase == "prefill" or any(task.kind == "attention_prefill" for task in graph.tasks)
     tasks = []
     for task in graph.tasks:
         own = widths.get(task.name, ())
         if o["full_heads"] and len(own) == 3 and task.name.endswith("qkv"):
             own = (own[0],) * 3
-        choice = {**task.choice, "unused": task.name not in read}
+        choice = {**task.choice, "unused": task.name not in read, "prompt": prompts and task.operator.segment != "head"}
         tasks.append(replace(task, choice={**choice, "widths": own} if own else choice))
     return tuple(tasks)
 
@@ -305,6 +326,34 @@ def _check_routes(o: Mapping[str, Any], device: Device) -> None:
             where="mesh.tree",
             seen=f"{needed} of {o['routes']}",
             fix=f"mesh.tree={o['routes'] - 1} or less",
+        )
+
+
+def _check_sides(phase: str, o: Mapping[str, Any], device: Device) -> None:
+    """A fixed square fits on the wafer. Raises InfeasibleError."""
+    side = asked_side(phase, o)
+    if side > largest_side(o):
+        raise InfeasibleError(
+            f"a square of {side} x {side} needs {side**2 - int(o['cores']):,} cores more than {device.name} has",
+            where="mesh.decode_grid" if phase == "decode" else "mesh.prefill_grid",
+            seen=f"{side**2:,} of {int(o['cores']):,}",
+            fix=f"{largest_side(o)} or less",
+            budget={"cores_needed": side**2, "cores": o["cores"], "cores_missing": side**2 - o["cores"]},
+        )
+
+
+def _check_widths(tasks: Sequence[Task], o: Mapping[str, Any], device: Device) -> None:
+    """Cores multiply 16-bit operands; narrower weights need a program that expands them. Raises InfeasibleError."""
+    narrow = [t for t in tasks if t.kind in ("gemm", "moe") and _narrow(t)] if not o["unpack"] else []
+    if narrow:
+        weight = narrow[0].operator.weights[0].format
+        raise InfeasibleError(
+            f"{device.name} has no {weight.element_bits:g}-bit path: its cores multiply {8 * _BYTES}-bit operands, "
+            f"{8 * _BYTES - weight.element_bits:g} bit missing",
+            where=narrow[0].name,
+            seen=weight.name,
+            fix="--weights fp16, or mesh.unpack=N, the cycles in which a core expands a weight",
+            budget={"bits": weight.element_bits, "path_bits": 8 * _BYTES},
         )
 
 

@@ -72,6 +72,7 @@ class MeshSection(Strict):
     stage: Ratio  # cycles of a routing stage (a reduction's add and forward)
     relay: Ratio  # cycles of a stage done by the router alone
     mac: Ratio  # cycles of one multiply-accumulate of a matrix-vector tile
+    unpack: Ratio = 0  # cycles to expand one weight narrower than 16 bits; 0: no path for such weights
     tile_mac: Ratio  # cycles of one multiply-accumulate of a matrix-matrix tile
     tile_start: Ratio  # cycles to start one vector instruction of a matrix-matrix tile
     tile_step: Ratio  # cycles of one shift step
