@@ -19,6 +19,7 @@ import numpy as np
 
 from hwsim.cost import generic
 from hwsim.cost.bracketed import bracketed, plain
+from hwsim.cost.energy import j_per_byte
 from hwsim.cost.roofline import dynamic_energy_j
 from hwsim.ir.mapped import MappedGraph, Task
 from hwsim.ir.numbers import Num
@@ -42,14 +43,24 @@ def task_cost(task: Task, platform: Platform) -> TaskCost:
         "network": plain(ranks * transfer_bytes(task) / o["network"] + o["round_trip"]),
     }
     floors = {"attention": _cache(task) / (o["devices"] * o["memory_rate"])}
-    energy = dynamic_energy_j(task, platform)
+    # reading a byte there costs what it costs here; idle power of the memory devices is not counted
+    remote = task.choice.get("remote_bytes", 0.0) * j_per_byte(platform.device, platform.device.main_memory.name)
+    energy = dynamic_energy_j(task, platform) + remote
     return bracketed(sum(parts.values()), parts, floors, BAND, energy_j=energy, model="split")
 
 
 def plan(graph: MappedGraph) -> MappedGraph:
-    """Note the number of ranks: the memory devices serve all of them."""
+    """Note the number of ranks, all served by the memory devices, and take caches out of the model's own memory."""
+    main = graph.platform.device.main_memory.name
     ranks = {"ranks": graph.mapping.tensor_parallel}
-    return replace(graph, tasks=tuple(replace(t, choice={**t.choice, **ranks}) for t in graph.tasks))
+    return replace(graph, tasks=tuple(_remote(replace(t, choice={**t.choice, **ranks}), main) for t in graph.tasks))
+
+
+def _remote(task: Task, main: str) -> Task:
+    if task.kind != "attention_decode":
+        return task
+    left = {name: moved for name, moved in task.traffic_bytes.items() if name != main}
+    return replace(task, traffic_bytes=left, choice={**task.choice, "remote_bytes": task.traffic_bytes.get(main, 0.0)})
 
 
 def cache_room(device: Device, ranks: int) -> Num:
@@ -66,10 +77,11 @@ def metrics(timelines: Sequence[Timeline]) -> Mapping[str, Bracket]:
     cache = ranks * sum((_cache(t) * t.count for t in attention), 0.0)
     sent = ranks * sum((transfer_bytes(t) * t.count for t in attention), 0.0)
     busy = last.time_s - last.busy_s.get("network", 0.0)
+    held = {"split_max_batch": Bracket(plain(_capacity(o) / (cache / graph.batch)))} if attention else {}
     price = graph.platform.price
     own = price.rate_usd_per_s * graph.mapping.tensor_parallel if price is not None else 0.0
     return {
-        "split_max_batch": Bracket(plain(_capacity(o) / (cache / graph.batch))),
+        **held,
         "network_needed_bytes_per_s": Bracket(plain(sent / (o["slack"] * busy))),
         "network_bytes_per_s": Bracket(o["network"]),
         "round_trip_s": Bracket(o["round_trip"]),
