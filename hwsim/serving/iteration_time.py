@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import ceil, sqrt
 from typing import Final, Protocol
 
 from hwsim.errors import InputError
@@ -59,8 +60,10 @@ class ClosedFormTime:
         return self.base_s + work_s + self.context_s * context + self.pair_s * pairs
 
     def decode_line(self, decodes: int, context: int) -> tuple[float, float, int]:
-        first = self.base_s + max(self.floor_s, self.token_s * decodes) + self.context_s * context
-        return first, self.context_s * decodes, UNBOUNDED
+        work_s, floor_s, context_s = self.token_s * decodes, self.floor_s, self.context_s
+        if work_s < floor_s:
+            work_s = floor_s
+        return self.base_s + work_s + context_s * context, context_s * decodes, UNBOUNDED
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,10 +100,12 @@ def iterations_until(first_s: float, step_s: float, time_s: float) -> int:
     """
     linear = first_s - step_s / 2
     if step_s > 1e-12 * first_s:
-        root = (math.sqrt(linear * linear + 2 * step_s * time_s) - linear) / step_s
+        root = (sqrt(linear * linear + 2 * step_s * time_s) - linear) / step_s
     else:
         root = time_s / first_s
-    count = max(1, math.ceil(root - 1e-9))
+    count = ceil(root - 1e-9)
+    if count < 1:
+        count = 1
     while count * first_s + step_s * (count * (count - 1) // 2) < time_s:
         count += 1
     while count > 1:

@@ -55,6 +55,19 @@ class Patient:
         return None
 
 
+class Budgeted(Patient):
+    """Policies with one token budget: decodes first, then prompts that have begun, then new ones.
+
+    While the chunks of one prompt take the whole budget there is nothing to decide: the replica goes on with it.
+    """
+
+    __slots__ = ()
+    chunk: int
+
+    def went_on(self, asked_s: float, queued: int) -> None:
+        """It did; it would have asked last at `asked_s`, with `queued` requests waiting."""
+
+
 def admit_whole(replica: Replica, cap: int) -> list[tuple[Request, int]]:
     """Admit while memory and `cap` allow; each request runs its whole prompt in the next iteration."""
     chunks: list[tuple[Request, int]] = []
@@ -118,7 +131,7 @@ class VLLM(Patient):
 
 
 @dataclass(slots=True)
-class Sarathi(Patient):
+class Sarathi(Budgeted):
     """Chunked prefill: decodes first, then prefill chunks up to a token budget (Agrawal et al., OSDI 2024)."""
 
     cap: int = 256
@@ -153,8 +166,8 @@ class Sarathi(Patient):
 
     def admit(self, replica: Replica, budget: int, chunks: list[tuple[Request, int]]) -> None:
         """First chunks of new prompts while budget, batch cap and memory last."""
-        waiting, kv = replica.waiting, replica.kv
-        while waiting and budget > 0 and kv.holders < self.cap and replica.fits(waiting[0]):
+        waiting, kv, counter = replica.waiting, replica.kv, replica.passed + replica.reserved
+        while waiting and budget > 0 and kv.holders < self.cap and kv.fits(waiting[0], counter):
             request = replica.admit()
             if request is not None:
                 tokens = request.prefill - request.processed
@@ -203,6 +216,9 @@ class VLLM1(Sarathi):
 
     def horizon(self, replica: Replica) -> int:
         return 1 if self.overlooked else UNBOUNDED
+
+    def went_on(self, asked_s: float, queued: int) -> None:
+        self.planned_s, self.noticed = asked_s, queued
 
 
 @dataclass(slots=True)

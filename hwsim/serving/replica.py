@@ -21,7 +21,7 @@ from hwsim.serving.flow import Flowing
 from hwsim.serving.iteration_time import IterationTime, iterations_until
 from hwsim.serving.kv import BlockPool
 from hwsim.serving.moves import Movable, by_arrival
-from hwsim.serving.policies import Patient, Policy
+from hwsim.serving.policies import Budgeted, Patient, Policy
 from hwsim.serving.prefix import PrefixCache
 from hwsim.serving.queues import Inbox
 from hwsim.serving.record import Occupancy, TokenGaps
@@ -46,6 +46,7 @@ class Replica(Visible, Movable, Flowing):
     area: integral of the number of requests here over time (s), up to `counted_s`.
     foresees: all arrivals come through the inbox, so runs of iterations need no events.
     local: boundaries are kept in `due_s` instead of the clock, for a source that asks replicas to `catch_up`.
+    until_s: nothing comes from outside before this time.
     reserved: 1 while the memory of the next decode iteration is taken already.
     """
 
@@ -64,7 +65,7 @@ class Replica(Visible, Movable, Flowing):
         self.samples = Occupancy()
         self.busy_s = self.area = self.counted_s = self.now_s = 0.0
         self.foresees = self.local = False
-        self.due_s = _NEVER
+        self.due_s = self.until_s = _NEVER
         self.prefix: PrefixCache | None = None
         self.swap_s_per_block: float | None = None
         self.load_s = 0.0
@@ -76,6 +77,7 @@ class Replica(Visible, Movable, Flowing):
         self._actions: list[Callable[[float], None]] = []
         self._version = self._count = self._stale = 0
         self._patient = isinstance(policy, Patient)
+        self._budget = policy.chunk if isinstance(policy, Budgeted) else 0
         self._asks = not self._patient or bool(getattr(policy, "ahead", 0))
         self._busy = self._decoding = self._evicted = False
         self._chunks: list[tuple[Request, int]] = []
@@ -211,7 +213,16 @@ class Replica(Visible, Movable, Flowing):
             )
 
     def _decode_run(self, now_s: float) -> None:
-        """Schedule decode-only iterations until a finish, memory, policy or the next arrival asks for a decision."""
+        """Schedule decode-only iterations."""
+        self._count, run_s = self._run_length(now_s)
+        if self.local:
+            self.due_s = now_s + run_s
+            return
+        self._version = version = self._version + 1
+        self.clock.at(now_s + run_s, self._boundary, version)
+
+    def _run_length(self, now_s: float) -> tuple[int, float]:
+        """Decode iterations until a finish, memory, policy or the next arrival asks for a decision, and seconds."""
         heap = self._heap
         if self._stale:
             self._drop_stale()
@@ -230,12 +241,7 @@ class Replica(Visible, Movable, Flowing):
         if ahead_s < run_s and count > 1 and (self.ordered or not self.waiting):
             count = iterations_until(first_s, step_s, ahead_s)
             run_s = count * first_s + step_s * (count * (count - 1) // 2)
-        self._count = count
-        if self.local:
-            self.due_s = now_s + run_s
-            return
-        self._version = version = self._version + 1
-        self.clock.at(now_s + run_s, self._boundary, version)
+        return count, run_s
 
     def _drop_stale(self) -> None:
         """Forget heap entries of requests that lost their cache."""
@@ -255,6 +261,7 @@ class Replica(Visible, Movable, Flowing):
 
     def catch_up(self, time_s: float) -> None:
         """Where nothing but arrivals comes from outside (`local`): all boundaries before `time_s`."""
+        self.until_s = time_s
         while self.due_s < time_s:
             due_s, self.due_s = self.due_s, _NEVER
             self._advance(due_s)
@@ -285,7 +292,7 @@ class Replica(Visible, Movable, Flowing):
             self._actions.pop()(now_s)
         if self.inbox.next_s <= now_s:
             self.inbox.pull(now_s)
-        if self.foresees and self._patient:
+        if self._patient and (self.foresees or self.local):
             self._flow(now_s)
         elif self._undecided():
             self._start(now_s)

@@ -56,6 +56,8 @@ def load_trace(cluster: Cluster, trace: Trace) -> None:
     record = cluster.record
     record.arrival_s = array("d", trace.arrival_s)
     record.prompt, record.output = array("l", trace.prompt), array("l", trace.output)
+    for replica in cluster.everyone:
+        replica.samples.expect(trace.arrival_s[-1] if len(trace) else 0.0)
 
 
 def finish(cluster: Cluster, source: Source, level: ServiceLevel | None, *, steady: bool = False) -> ServingResult:
