@@ -43,6 +43,7 @@ class Service(g.Group):
     """Engines behind a router, and what is asked of them."""
 
     replicas: Annotated[int, typer.Option("--replicas", help="Engines behind the router.")] = 1
+    also: Annotated[str | None, typer.Option("--also", help="More models: 'MODEL share=0.3 tp=2, MODEL ...'.")] = None
     router: Annotated[str, typer.Option("--router", help=ROUTERS)] = "round_robin"
     slo: Annotated[str | None, typer.Option("--slo", help="Limits, e.g. ttft=1s,tpot=50ms,e2e=30s.")] = None
     prefill_pool: Annotated[int, typer.Option("--prefill-pool", help="Replicas that only prefill.")] = 0

@@ -20,6 +20,7 @@ _LATENCIES: Final = {
     "itl_s": "inter-token latency",
     "e2e_s": "end to end",
 }
+_OF_A_MODEL: Final = {"TTFT p50": "ttft_s_p50", "TPOT p50": "tpot_s_p50", "end to end p99": "e2e_s_p99"}
 _STATISTICS: Final = ("mean", "p50", "p90", "p95", "p99")
 _SCALARS: Final = {
     "throughput_requests_per_s": ("throughput", "request/s"),
@@ -98,6 +99,8 @@ def table_text(document: Document) -> str:
     lines += ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     lines.append("")
     lines += [f"{label:<28}{value}" for label, value in scalar_rows(document)]
+    for model in document.get("models", ()):
+        lines.append(_model_line(model))
     for replica in document["replicas"]:
         lines.append(
             f"{replica['name']:<28}{replica['requests']} requests, {replica['iterations']} iterations, "
@@ -105,6 +108,12 @@ def table_text(document: Document) -> str:
         )
     lines += [f"note: {text}" for text in document["warnings"]]
     return "\n".join(lines)
+
+
+def _model_line(model: Mapping[str, Any]) -> str:
+    """How one of several models fares."""
+    times = [f"{label} {si(model[name], 's')}" for label, name in _OF_A_MODEL.items() if name in model]
+    return f"{model['name']:<28}{model['requests']} requests on {model['replicas']} replicas; " + ", ".join(times)
 
 
 def csv_text(document: Document) -> str:

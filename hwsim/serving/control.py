@@ -177,7 +177,11 @@ class _Move:
 
     def _send(self, tokens: int, done: Callable[[float], None]) -> None:
         link = SharedLink(self.cluster.clock, self.rule.bandwidth_bytes_per_s)
-        link.send(tokens * self.rule.kv_bytes_per_token, done)
+        link.send(tokens * self._token_bytes(), done)
+
+    def _token_bytes(self) -> float:
+        """KV-cache bytes of a token: the replica's own where it knows."""
+        return float(self.source.spec.kv_bytes_per_token or self.rule.kv_bytes_per_token)
 
     def _leave(self, time_s: float) -> None:
         """Stop the request where it is, at an iteration boundary, and send the rest."""
@@ -187,7 +191,7 @@ class _Move:
         left = self.source.processed(self.request) - self.copied
         self.source.move_out(self.request, time_s)
         self.cluster.leave_replica(time_s)
-        copy_s = left * self.rule.kv_bytes_per_token / self.rule.bandwidth_bytes_per_s
+        copy_s = left * self._token_bytes() / self.rule.bandwidth_bytes_per_s
         resume_s = time_s + copy_s + self.rule.downtime_s
         self.cluster.clock.at(resume_s, lambda _: self._resume(time_s))
 
@@ -197,12 +201,14 @@ class _Move:
 
 @dataclass(frozen=True, slots=True)
 class QueueLimit:
-    """Admission control: a request is rejected where every replica has `most` requests in the system."""
+    """Admission control: a request is rejected where every replica of its model has `most` requests in the system."""
 
     most: int
 
     def prepare(self, cluster: Cluster) -> None:
-        cluster.admission = lambda request, replicas, now_s: any(r.in_system < self.most for r in replicas)
+        cluster.admission = lambda request, replicas, now_s: any(
+            r.in_system < self.most for r in replicas if r.spec.model == request.model
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,4 +216,6 @@ class RejectImpossible:
     """Requests larger than the KV cache are rejected and counted instead of stopping the run."""
 
     def prepare(self, cluster: Cluster) -> None:
-        cluster.admission = lambda request, replicas, now_s: all(r.kv.possible(request) for r in replicas)
+        cluster.admission = lambda request, replicas, now_s: all(
+            r.kv.possible(request) for r in replicas if r.spec.model == request.model
+        )

@@ -97,6 +97,7 @@ def engine_replica(model: Any, platform: Platform, scenario: Scenario, formats: 
         idle_w=idle_w,
         usd_per_s=usd_per_s,
         name=platform.name,
+        kv_bytes_per_token=kv_bytes,
         front_end_s=FRONT_END_S.get(asked.policy, 0.0) if asked.front_end_s is None else asked.front_end_s,
     )
     return Engine(replica, tables, notes, kv_bytes, *_link(platform))

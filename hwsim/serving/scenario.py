@@ -68,7 +68,7 @@ def read_scenario(path: Path | str, known: Mapping[str, Any]) -> dict[str, Any]:
 
 _WHOLE: Final = ("requests", "kv_blocks", "queue_limit", "max_batch", "chunk")
 _FREE: Final = ("prompt", "output", "trace", "application", "closed_loop", "migration", "autoscale", "failures",
-                "partition", "what_if", "limits")  # fmt: skip
+                "partition", "what_if", "limits", "also")  # fmt: skip
 
 
 def _typed(name: str, value: Any, default: Any, where: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from hwsim.serving.policies import POLICIES
 from hwsim.serving.routers import ROUTERS
 from hwsim.serving.scenario import answering
 from hwsim.serving.sessions import serve
+from hwsim.serving.several import Companion, companions_of, dealt, per_model, requests_of
 from hwsim.serving.simulate import document, simulate, write_table
 from hwsim.serving.spec import ClusterSpec, ServiceLevel
 from hwsim.serving.traces import Trace, read_trace
@@ -37,8 +38,12 @@ def run_session(given: Mapping[str, Any], note: Note = None) -> dict[str, Any]:
     """
     _check(given)
     level, (source, trace) = parse_slo(given.get("slo")), _requests(given)
-    engine, context = _engine(given, trace)
+    also = companions_of(given)
+    trace = dealt(given, trace, also) if also else trace
+    engine, context = _engine(given, trace, requests_of(trace, str(given["workload"])) if also else trace)
     spec, prepare = _cluster(given, engine, trace, level)
+    if also:
+        spec = _beside(given, spec, trace, also)
     if given.get("capacity"):
         limits = limits_of(given.get("limits"))
         found = search_capacity(
@@ -47,6 +52,7 @@ def run_session(given: Mapping[str, Any], note: Note = None) -> dict[str, Any]:
         )  # fmt: skip
         context["capacity"] = found.to_dict()
         trace = trace.at_rate(found.rate_per_s)
+        context["scenario"]["rate_per_s"] = found.rate_per_s
     interrupted = False
     try:
         if source is not None:
@@ -59,6 +65,8 @@ def run_session(given: Mapping[str, Any], note: Note = None) -> dict[str, Any]:
         result, interrupted = stop.partial, True
     if given.get("table"):
         write_table(result, Path(given["table"]))
+    if also:
+        context["models"] = per_model(result, [str(given["workload"]), *(one.name for one in also)])
     made = document(result, **context)
     made["warnings"] = [*engine.warnings, *made["warnings"]]
     return {**made, "interrupted": True} if interrupted else made
@@ -126,8 +134,9 @@ def workload_trace(given: Mapping[str, Any]) -> Trace:
     )
 
 
-def _engine(given: Mapping[str, Any], trace: Trace) -> tuple[Engine, dict[str, Any]]:
-    engine, facts = _machine(given, trace, given["hw"])
+def _engine(given: Mapping[str, Any], trace: Trace, mine: Trace) -> tuple[Engine, dict[str, Any]]:
+    """The engine of the run's model, made for its requests `mine`, and what the document says about the run."""
+    engine, facts = _machine(given, mine, given["hw"])
     return engine, _context(given, trace, engine, facts)
 
 
@@ -207,6 +216,17 @@ def _cluster(given: Mapping[str, Any], engine: Engine, trace: Trace, level: Serv
         parts.append(lambda cluster: setattr(cluster, "reference", reference))
     kept = [part for part in parts if part is not None]
     return spec, together(*kept) if kept else None
+
+
+def _beside(given: Mapping[str, Any], spec: ClusterSpec, trace: Trace, also: Sequence[Companion]) -> ClusterSpec:
+    """The cluster with the replicas of other models beside those of the run's. Raises as `_machine` does."""
+    replicas = [replica.with_(model=str(given["workload"])) for replica in spec.replicas]
+    for one in also:
+        options = {**given, "kv_blocks": None, **one.options}
+        _check(options)
+        machine = _machine(options, requests_of(trace, one.name), options["hw"])[0]
+        replicas += [machine.replica.with_(model=one.name)] * one.replicas
+    return ClusterSpec(replicas, spec.router)
 
 
 def layers_of(workload: str) -> int:

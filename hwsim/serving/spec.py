@@ -35,6 +35,7 @@ class ReplicaSpec:
     swap_s_per_block: time to copy a block to the host and again back; None: preemption recomputes.
     front_end_s: time of a request outside the engine loop; it shifts scheduling, first and last token alike.
     model: which requests it serves, where a cluster serves several models.
+    kv_bytes_per_token: size of the KV cache of a token, for copies between replicas (0: the copier's own figure).
     exact_vidur: a preempted half-done prefill shrinks to its processed part, as in Vidur.
     """
 
@@ -58,6 +59,7 @@ class ReplicaSpec:
     swap_s_per_block: float | None = None
     front_end_s: float = 0.0
     model: str = ""
+    kv_bytes_per_token: float = 0.0
 
     def with_(self, **changes: Any) -> ReplicaSpec:
         return replace(self, **changes)
