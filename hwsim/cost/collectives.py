@@ -8,8 +8,10 @@ B = bandwidth of one direction per device, alpha = latency of one step.
 - in-network          n/B + 2 alpha                 (switch reduces: each rank sends and receives n once)
 - all-gather, reduce-scatter, all-to-all (r-1)/r n/B + (r-1) alpha; send/recv n/B + alpha
 
-Across nodes an all-reduce is reduce-scatter inside the node, all-reduce of n/node_size between nodes on the
-network port of each device, all-gather inside the node. Floors use the best algorithm with alpha = 0.
+Across nodes a library runs one ring over all ranks, so every byte of the ring leaves each node, by all its ports at
+once: wire bytes / min(B inside, ranks of a node x B of a port). The measured rates of 2 x 1, 2 and 4 GPUs follow that
+(docs/formulas/collectives.md); a hierarchy would send up to 2 (r-1)/r : 2 (k-1)/k fewer bytes over k nodes, which only
+libraries with reduction in the switch do. Floors use the best algorithm, its stages overlapped, with alpha = 0.
 """
 
 from __future__ import annotations
@@ -48,48 +50,100 @@ def link_time_s(op: str, message_bytes: Num, ranks: Num, link: Link, latency_sca
     return np.minimum.reduce(np.broadcast_arrays(*times)) if len(times) > 1 else times[0]
 
 
-def time_s(op: str, message_bytes: Num, ranks: Num, platform: Platform, latency_scale: float = 1.0) -> Num:
-    """Seconds of one collective of `ranks` devices of the platform, hierarchical where they span nodes.
+def time_s(op: str, message_bytes: Num, ranks: Num, platform: Platform) -> Num:
+    """Seconds of one collective of `ranks` devices of the platform, by one ring or tree where they span nodes.
 
     Raises
     ------
     InfeasibleError: the devices have no link, or span nodes without a network.
     """
-    most = int(np.max(ranks))
-    if most <= 1 and op != "send_recv":
+    if int(np.max(ranks)) <= 1 and op != "send_recv":
         return 0.0 * message_bytes
+    up, out = links_of(op, ranks, platform)
+    inside = link_time_s(op, message_bytes, np.minimum(ranks, platform.node_size), up)
+    if out is None:
+        return link_time_s(op, message_bytes, ranks, up)
+    across = ring_across_s(op, message_bytes, ranks, platform.node_size, up, out)
+    across = across + _hops_s(op, ranks, platform, up, out)
+    return _plain(np.where(np.asarray(ranks) > platform.node_size, across, inside))
+
+
+def links_of(op: str, ranks: Num, platform: Platform) -> tuple[Link, Link | None]:
+    """The link inside a node, and the network port of a device if some of the collectives leave the node.
+
+    Raises InfeasibleError where one that is needed is missing.
+    """
+    most = int(np.max(ranks))
     if platform.scale_up is None:
         raise InfeasibleError(
             f"{platform.device.name} has no link to other devices", seen=f"{most} ranks", fix="use --tp 1"
         )
     if most <= platform.node_size:
-        return link_time_s(op, message_bytes, ranks, platform.scale_up, latency_scale)
+        return platform.scale_up, None
     if platform.scale_out is None:
         raise InfeasibleError(
             f"{op} over {most} devices leaves the node of {platform.node_size}",
             where=platform.name,
             fix="use a cluster file with a network, or a smaller --tp",
         )
-    return _hierarchical(op, message_bytes, ranks, platform, platform.scale_out, latency_scale)
+    return platform.scale_up, platform.scale_out
 
 
-def _hierarchical(op: str, message: Num, ranks: Num, platform: Platform, network: Link, latency_scale: float) -> Num:
-    assert platform.scale_up is not None
+def ring_across_s(op: str, message: Num, ranks: Num, node_size: int, up: Link, out: Link, eff: float = 1.0) -> Num:
+    """Seconds that the wires of a collective across nodes take; `eff`: sustained share of the network's rate."""
+    local, nodes = np.minimum(ranks, node_size), np.maximum(ranks / node_size, 1)
+    port = out.bandwidth_bytes_per_s * eff
+    if op == "send_recv":
+        return message / port
+    if op == "all_to_all":
+        near = wire_bytes(op, message * local / ranks, local) / up.bandwidth_bytes_per_s
+        return _far_bytes(message, ranks, local) / port + near
+    ring = wire_bytes(op, message, ranks) / np.minimum(up.bandwidth_bytes_per_s, local * port)
+    if op != "all_reduce" or not up.in_network_reduction:
+        return ring
+    reduced = message * (1 + 1 / local) / up.bandwidth_bytes_per_s
+    return np.minimum(ring, np.maximum(reduced, wire_bytes(op, message, nodes) / (local * port)))
+
+
+def _hops_s(op: str, ranks: Num, platform: Platform, up: Link, out: Link) -> Num:
+    """Latency: up and down a tree of chains for an all-reduce, around the ring for its halves."""
     local, nodes = np.minimum(ranks, platform.node_size), np.maximum(ranks / platform.node_size, 1)
     if op == "send_recv":
-        return link_time_s(op, message, ranks, network, latency_scale)
+        return out.latency_s
     if op == "all_reduce":
-        inner = 2 * link_time_s("reduce_scatter", message, local, platform.scale_up, latency_scale)
-        return inner + link_time_s(op, message / local, nodes, network, latency_scale)
-    if op == "all_to_all":
-        return wire_bytes(op, message, ranks) * (1 - (local - 1) / np.maximum(ranks - 1, 1)) / (
-            network.bandwidth_bytes_per_s
-        ) + link_time_s(op, message * local / ranks, local, platform.scale_up, latency_scale)
-    inner = link_time_s(op, message, local, platform.scale_up, latency_scale)
-    return inner + link_time_s(op, message / local, nodes, network, latency_scale)
+        return 2 * (np.ceil(np.log2(local)) * up.latency_s + np.ceil(np.log2(nodes)) * out.latency_s)
+    return (local - 1) * up.latency_s + np.ceil(nodes - 1) * out.latency_s
 
 
 def wire_time_s(op: str, message_bytes: Num, ranks: Num, platform: Platform) -> Num:
-    """Floor: the best algorithm with no latency."""
-    value = time_s(op, message_bytes, ranks, platform, latency_scale=0.0)
+    """Floor: the best algorithm with no latency, stages inside and between nodes overlapped."""
+    if int(np.max(ranks)) <= 1 and op != "send_recv":
+        return 0.0 * message_bytes
+    up, out = links_of(op, ranks, platform)
+    value = link_time_s(op, message_bytes, np.minimum(ranks, platform.node_size), up, 0.0)
+    if out is not None:
+        across = _floor_across_s(op, message_bytes, ranks, platform)
+        value = np.where(np.asarray(ranks) > platform.node_size, across, value)
+    return _plain(value)
+
+
+def _plain(value: Num) -> Num:
+    """Python float of a scalar result."""
     return float(value) if np.ndim(value) == 0 else value
+
+
+def _far_bytes(message: Num, ranks: Num, local: Num) -> Num:
+    """Bytes of an all-to-all that a rank sends to other nodes."""
+    return wire_bytes("all_to_all", message, ranks) * (1 - (local - 1) / np.maximum(ranks - 1, 1))
+
+
+def _floor_across_s(op: str, message: Num, ranks: Num, platform: Platform) -> Num:
+    assert platform.scale_up is not None and platform.scale_out is not None
+    up, port = platform.scale_up, platform.scale_out.bandwidth_bytes_per_s
+    local, nodes = np.minimum(ranks, platform.node_size), np.maximum(ranks / platform.node_size, 1)
+    if op == "send_recv":
+        return message / port
+    if op == "all_to_all":
+        return _far_bytes(message, ranks, local) / port
+    between = wire_bytes(op, message, nodes) / (local * port)
+    return np.maximum(link_time_s(op, message, local, up, 0.0), between)

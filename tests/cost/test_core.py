@@ -75,9 +75,47 @@ def test_across_nodes_costs_more_than_inside() -> None:
     inside = collectives.time_s("all_reduce", 1e8, 8, platform())
     across = collectives.time_s("all_reduce", 1e8, 16, platform(16, 8, network))
     assert across > inside
-    # two reduce-scatters' worth inside, and the eighth of the message around the two nodes
-    wire = 2 * (7 / 8) * 1e8 / 300e9 + (1e8 / 8) / 25e9
+    # two reduce-scatters' worth inside, while an eighth of the message goes around the two nodes
+    wire = max(2 * (7 / 8) * 1e8 / 300e9, (1e8 / 8) / 25e9)
     assert collectives.wire_time_s("all_reduce", 1e8, 16, platform(16, 8, network)) == pytest.approx(wire)
+
+
+def test_one_ring_leaves_the_node_by_all_its_ports() -> None:
+    """NCCL tests' bus rate of a ring is that of its narrowest cut: 8 ports of 2 GB/s, or one device inside."""
+    slow, fast = Link("eth", 2e9, 0.0), Link("ib", 100e9, 0.0)
+    up = RING.__class__("nvlink", 300e9, 0.0)
+    for link, cut in ((slow, 16e9), (fast, 300e9)):
+        for op, share in (("all_reduce", 30 / 16), ("all_gather", 15 / 16), ("reduce_scatter", 15 / 16)):
+            wire = collectives.ring_across_s(op, 1e9, 16, 8, up, link)
+            assert wire == pytest.approx(share * 1e9 / cut)
+    assert collectives.ring_across_s("send_recv", 1e9, 16, 8, up, slow) == pytest.approx(0.5)
+    # a hierarchy would send (30/16) / (2/2) times fewer bytes over two nodes
+    floor = collectives.wire_time_s("all_reduce", 1e9, 16, platform(16, 8, slow))
+    assert collectives.ring_across_s("all_reduce", 1e9, 16, 8, up, slow) / floor == pytest.approx(30 / 16)
+
+
+def test_reduction_in_the_switch_spares_the_network_too() -> None:
+    network = Link("ib", 2e9, 0.0)
+    smart = Link("nvlink", 300e9, 0.0, "switch", in_network_reduction=True)
+    assert collectives.ring_across_s("all_reduce", 1e9, 16, 8, smart, network) == pytest.approx(1e9 / 16e9)
+
+
+@given(st.sampled_from(collectives.OPS), st.floats(1, 1e10), st.integers(2, 8), st.floats(1e9, 1e12))
+def test_across_nodes_a_collective_takes_at_least_its_wire_time(op: str, size: float, nodes: int, port: float) -> None:
+    wide = platform(64, 8, Link("ib", port, 1e-6))
+    floor, found = (f(op, size, 8 * nodes, wide) for f in (collectives.wire_time_s, collectives.time_s))
+    assert 0 < floor <= found * (1 + 1e-12)
+    assert collectives.time_s(op, size * 1.1, 8 * nodes, wide) >= found
+    faster = platform(64, 8, Link("ib", 2 * port, 1e-6))
+    assert collectives.time_s(op, size, 8 * nodes, faster) <= found
+
+
+def test_arrays_that_straddle_nodes_agree_with_scalars() -> None:
+    wide, ranks = platform(64, 8, Link("ib", 25e9, 1e-6)), np.array([2, 4, 8, 16, 64])
+    for op in collectives.OPS:
+        for function in (collectives.time_s, collectives.wire_time_s):
+            grid = function(op, 1e7, ranks, wide)
+            np.testing.assert_allclose(grid, [function(op, 1e7, int(r), wide) for r in ranks], rtol=1e-12)
 
 
 def test_reduction_in_the_switch_halves_the_wire() -> None:

@@ -10,6 +10,7 @@ import numpy as np
 
 from hwsim.cost import generic, tiled
 from hwsim.cost.bracketed import plain
+from hwsim.cost.gpu import network
 from hwsim.cost.gpu.adapters import ADAPTERS
 from hwsim.cost.gpu.donors import Choice, choose
 from hwsim.cost.gpu.facts import facts
@@ -50,13 +51,19 @@ def tiles(operator: Operator, platform: Platform) -> tuple[tuple[int, int, int],
 def task_cost(task: Task, platform: Platform) -> TaskCost:
     """Bracketed time of one execution of a task on a GPU, weights cold in DRAM, launched from a CUDA graph.
 
-    Operators outside the kernel families (embedding lookups, collectives across nodes) and devices without any
-    calibration take the generic two-efficiency model. Never below the floor at datasheet peaks; power never above
-    the board's limit.
+    Operators outside the kernel families and devices without any calibration take the generic two-efficiency model,
+    collectives across nodes that of `hwsim.cost.gpu.network`. Never below the floor at datasheet peaks; power never
+    above the board's limit.
     """
     found = kernel_time(task, platform)
-    cost = generic.task_cost(task, platform) if found is None else _kernel_cost(task, platform, *found)
+    cost = _other_cost(task, platform) if found is None else _kernel_cost(task, platform, *found)
     return replace(cost, energy_j=within_limit_j(cost.energy_j, cost.time_s, platform.device))
+
+
+def _other_cost(task: Task, platform: Platform) -> TaskCost:
+    far = task.kind == "collective" and bool(np.max(task.operator.dims["ranks"]) > platform.node_size)
+    cost = network.task_cost(task, platform) if far else None
+    return generic.task_cost(task, platform) if cost is None else cost
 
 
 def _kernel_cost(task: Task, platform: Platform, time: KernelTime, choice: Choice) -> TaskCost:

@@ -17,7 +17,9 @@ from hwsim.cost.gpu.family import Array, Column, Columns, Family, KernelTime, Pa
 from hwsim.errors import InputError
 
 OPS = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all", "send_recv")
-NETWORK_BYTES_PER_S = 25e9  # one 200 Gbit/s adapter a GPU, the reference that network efficiencies are relative to
+ETHERNET_BYTES_PER_S = 25e9  # the reference that efficiencies without RDMA are relative to
+ADAPTER_BYTES_PER_S = 50e9  # 400 Gbit/s, whatever the slot: the fastest that was measured
+ADAPTER_SHARE = 25 / 32  # an adapter a GPU: 200 Gbit/s in a PCIe 4 slot of 32 GB/s, 400 Gbit/s in a PCIe 5 slot
 SWITCH_WIDTH = 0.25  # natural-log width of the protocol switch: NCCL changes over within a factor of about two
 SWITCH_RANKS = 3  # in-switch reduction needs more than a pair
 
@@ -91,8 +93,10 @@ def link_bytes_per_s(f: Facts, transport: str) -> Any:
         transport = "pcie"
     if transport == "pcie":
         return f.host_bytes_per_s
-    if transport in ("network", "ethernet"):
-        return NETWORK_BYTES_PER_S
+    if transport == "network":
+        return np.minimum(f.host_bytes_per_s * ADAPTER_SHARE, ADAPTER_BYTES_PER_S)
+    if transport == "ethernet":
+        return ETHERNET_BYTES_PER_S
     raise InputError(f"no transport named {transport!r}", fix="nvlink, oneshot, pcie or network")
 
 
