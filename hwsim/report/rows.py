@@ -71,10 +71,12 @@ def quantity(value: float, unit: str) -> str:
 
 
 def span(low: float | None, high: float | None, unit: str) -> str:
-    """``low - high``, or nothing where the ends mean nothing."""
+    """``low - high unit``, or nothing where the ends mean nothing; a unit that both share is said once."""
     if low is None or high is None or low == high:
         return ""
-    return f"{quantity(low, unit)} - {quantity(high, unit)}"
+    first, last = quantity(low, unit), quantity(high, unit)
+    number, _, rest = first.partition(" ")
+    return f"{number if rest == last.partition(' ')[2] else first} - {last}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import io
-import shutil
 import sys
 from collections.abc import Sequence
 from typing import Any
 
 from hwsim.report import rows
+from hwsim.report.grid import grid, terminal_width
 from hwsim.units import gib, si
-
-WIDTH = 1000  # off a terminal nothing is folded: a table is as wide as its cells
 
 
 def render(*parts: Any) -> str:
@@ -19,30 +17,18 @@ def render(*parts: Any) -> str:
     from rich.console import Console
 
     terminal = sys.stdout.isatty()
-    width = max(60, shutil.get_terminal_size((120, 24)).columns) if terminal else WIDTH
     buffer = io.StringIO()
     console = Console(
-        file=buffer, width=width, force_terminal=terminal, no_color=not terminal, highlight=False, emoji=False
+        file=buffer,
+        width=terminal_width(),
+        force_terminal=terminal,
+        no_color=not terminal,
+        highlight=False,
+        emoji=False,
     )
     for part in parts:
         console.print(part, soft_wrap=isinstance(part, str), markup=False)
     return "\n".join(line.rstrip() for line in buffer.getvalue().split("\n"))
-
-
-def grid(header: Sequence[str], body: Sequence[Sequence[str]], left: Sequence[int] = (0,)) -> Any:
-    """A plain table; columns in `left` align left, the others right."""
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1))
-    for index, title in enumerate(header):
-        table.add_column(
-            Text(title), justify="left" if index in left else "right", no_wrap=not sys.stdout.isatty(), overflow="fold"
-        )
-    for line in body:
-        table.add_row(*(Text(cell) for cell in line))
-    return table
 
 
 def estimate_table(document: rows.Document) -> str:
@@ -95,21 +81,44 @@ def comparison_table(comparison: rows.Document) -> str:
     names = [c["hardware"]["name"] for c in columns]
     good = [c for c in columns if "metrics" in c]
     header = ("metric", *names, "best")
-    body = [_compare_row(name, columns) for name in rows.METRICS if any(name in c["metrics"] for c in good)]
+    body: list[tuple[str, ...]] = []
+    for name in (name for name in rows.METRICS if any(name in c["metrics"] for c in good)):
+        body.append(_compare_row(name, columns))
+        if name in _BANDED and any(_band(c, name) for c in columns):
+            body.append(("  band (80 %)", *(_band(c, name) for c in columns), ""))
     body.append(("bound by", *(_phase_bounds(c) for c in columns), ""))
     body.append(("memory used", *(_memory_share(c) for c in columns), ""))
     body.append(("largest batch", *(str(c["memory"]["max_batch"]) if "memory" in c else "-" for c in columns), ""))
     reasons = [f"{c['hardware']['name']}: {c['infeasible']}" for c in columns if "infeasible" in c]
-    first = f"{good[0]['workload']['name']}: {rows.scenario_line(good[0])}" if good else "no machine can run this"
+    first = f"{good[0]['workload']['name']}: {_common_line(good)}" if good else "no machine can run this"
     notes = [f"warning: {c['hardware']['name']}: {w}" for c in good for w in c["warnings"]]
     return render(first, *(f"note: {n}" for n in differences(good)), "", grid(header, body), *reasons, *notes)
 
 
+_BANDED = ("tpot_s", "latency_s", "cost_usd_per_mtok")
+_FORMATS = ("weights", "activations", "kv_cache")
+
+
+def _band(column: rows.Document, name: str) -> str:
+    metric = column.get("metrics", {}).get(name, {})
+    return rows.span(metric.get("low"), metric.get("high"), rows.METRICS[name][1])
+
+
+def _common_line(columns: Sequence[rows.Document]) -> str:
+    """The scenario; a format that the machines do not share is left to the notes."""
+    own = [key for key in _FORMATS if len({c["scenario"][key] for c in columns}) > 1]
+    scenario = columns[0]["scenario"] | dict.fromkeys(own, "of each machine")
+    return rows.scenario_line({**columns[0], "scenario": scenario})
+
+
 def differences(columns: Sequence[rows.Document]) -> list[str]:
-    """What the compared documents do not share besides the machine: formats, price dates, status."""
+    """What the compared documents do not share besides the machine: formats, prices, status."""
     found = []
     for label, get in (
         ("weight format", lambda c: c["scenario"]["weights"]),
+        ("activation format", lambda c: c["scenario"]["activations"]),
+        ("KV cache format", lambda c: c["scenario"]["kv_cache"]),
+        ("price term", lambda c: (c["provenance"]["price"] or {}).get("term", "none")),
         ("price date", lambda c: (c["provenance"]["price"] or {}).get("date", "none")),
         ("status", lambda c: c["hardware"]["status"]),
         ("devices", lambda c: c["hardware"]["devices"]),
