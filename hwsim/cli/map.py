@@ -65,7 +65,8 @@ class Search(g.Group):
 
         seconds = None if self.budget is None else parse(self.budget, "time", where="--budget")
         if seconds is not None and seconds <= 0:
-            raise InputError("a budget is a time above zero", where="--budget", seen=str(self.budget), fix="--budget 2s")
+            seen = str(self.budget)
+            raise InputError("a budget is a time above zero", where="--budget", seen=seen, fix="--budget 2s")
         return seconds
 
 

@@ -1,99 +1,19 @@
-"""The best tiling of one GEMM for energy, latency, EDP or a weighted sum, with a certificate.
-
-Objectives that grow with both energy E and cycles C are solved by the epsilon constraint: with E0 = least energy
-under the current cap on C, nothing whose objective at (E0, C) reaches the incumbent is worth looking at, so the cap
-falls; when no mapping is left under it, the incumbent is proved. Latency means fewest cycles, then least energy.
-"""
+"""The best tiling of one GEMM for energy, latency, EDP or a weighted sum, with what is proved about it."""
 
 from __future__ import annotations
 
 import math
-import re
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Final
 
-from hwsim.errors import InfeasibleError, InputError, SolverError, unknown_name
-from hwsim.ir.mapped import SolverReport
-from hwsim.mapping.candidates import Options, admissible_extents, divisors
-from hwsim.mapping.counts import count
+from hwsim.mapping.candidates import Options
 from hwsim.mapping.machine import Machine
-from hwsim.mapping.problem import Counts, Gemm, Tiling
-from hwsim.mapping.solve import SolverName, solve
-from hwsim.mapping.tiling_program import TilingProgram, build, make_graphs, read_tiling, with_cap
+from hwsim.mapping.problem import Gemm
+from hwsim.mapping.solve import SolverName
+from hwsim.mapping.tiling.goal import goal_of
+from hwsim.mapping.tiling.result import TilingResult
 
-Objective = Literal["energy", "latency", "edp", "weighted"]
-DEFAULT_OPTIONS = Options()
-# pJ and cycles with their weights
-WEIGHTED = re.compile(r"(\d+(?:\.\d+)?(?:e[+-]?\d+)?)\*energy\+(\d+(?:\.\d+)?(?:e[+-]?\d+)?)\*latency")
-OBJECTIVES = ("energy", "latency", "edp", "weighted")
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One solve of the certificate: the cap on cycles, what was found under it, and the bound that it proves."""
-
-    cap_cycles: float
-    energy: float
-    cycles: float
-    energy_bound: float
-    status: str
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class TilingResult:
-    """A tiling, its exact counts on the machine, and what the solver proved."""
-
-    machine: Machine
-    gemm: Gemm
-    objective: str
-    tiling: Tiling
-    counts: Counts
-    report: SolverReport
-    steps: tuple[Step, ...] = field(default=())
-
-    @property
-    def energy_pj(self) -> float:
-        return float(self.counts.energy)
-
-    @property
-    def cycles(self) -> int:
-        return int(self.counts.cycles)
-
-    @property
-    def edp(self) -> float:
-        return self.energy_pj * self.cycles
-
-
-@dataclass(frozen=True, slots=True)
-class Goal:
-    """Value of (energy, cycles), and the largest cycles at which `energy` still beats a value."""
-
-    name: str
-    value: Callable[[float, float], float]
-    reach: Callable[[float, float], float]
-
-
-def goal_of(objective: str, weights: tuple[float, float] = (0.5, 0.5)) -> Goal:
-    """The goal called `objective`; `weights` are of a pJ and of a cycle for ``weighted``.
-
-    ``0.7*energy+0.3*latency`` is short for ``weighted`` with these weights. Raises UnknownNameError.
-    """
-    if objective == "energy":
-        return Goal("energy", lambda e, c: e, lambda e, best: math.inf if e < best else 0.0)
-    if objective == "edp":
-        return Goal("edp", lambda e, c: e * c, lambda e, best: best / e)
-    if objective == "weighted":
-        we, wc = weights
-        return Goal("weighted", lambda e, c: we * e + wc * c, lambda e, best: (best - we * e) / max(wc, 1e-300))
-    if objective == "latency":
-        return Goal("latency", lambda e, c: c, lambda e, best: best)
-    terms = WEIGHTED.fullmatch(objective)
-    if terms:
-        return goal_of("weighted", (float(terms[1]), float(terms[2])))
-    raise unknown_name("objective", objective, (*OBJECTIVES, "0.7*energy+0.3*latency"))
+DEFAULT_OPTIONS: Final = Options()
 
 
 def best_tiling(
@@ -119,193 +39,12 @@ def best_tiling(
     ------
     InfeasibleError: nothing fits; names level, tensors and shortfall. SolverError: no answer in the budget.
     """
-    begun = time.perf_counter()
-    deadline = math.inf if budget_s is None else begun + budget_s
+    deadline = math.inf if budget_s is None else time.perf_counter() + budget_s
     goal = goal_of(objective, weights)
     if solver == "auto":
         from hwsim.mapping.joins.answer import join_tiling
 
         return join_tiling(machine, gemm, goal, options=options, deadline=deadline)
-    _without_dataflow(machine)
-    _exact_in_arcs(machine, gemm, options)
-    run = _Run(goal, options, solver, deadline)
-    for members in batch_spreads(machine, gemm, objective):
-        if not run.hopeless(machine, gemm, members):
-            run.search(machine, gemm, members)
-    return run.result(machine, gemm, objective, time.perf_counter() - begun)
+    from hwsim.mapping.integer.search import program_tiling
 
-
-def _without_dataflow(machine: Machine) -> None:
-    """The integer program knows no restricted loops."""
-    for level in machine.levels:
-        if set("MNK") - set(level.loops) or set("MNK") - set(level.stationary):
-            fix = "use the solver 'auto'"
-            raise InputError("the integer program cannot restrict loops", where=f"{machine.name}.{level.name}", fix=fix)
-
-
-def _exact_in_arcs(machine: Machine, gemm: Gemm, options: Options) -> None:
-    """The arcs of the integer program count partial tiles exactly only under one fan-out, below the nearest level."""
-    near, *others = machine.levels[:-1]
-    simple = set(near.keep) - set(near.bypass) == set("ABZ") or near.fanout == 1
-    if simple and all(level.fanout == 1 for level in others):
-        return
-    if any(e % x for e in gemm.extents for x in admissible_extents(e, options)):
-        fix = "use the solver 'auto', or Options('never')"
-        raise InputError("the integer program counts no partial tiles on several fan-outs", where=machine.name, fix=fix)
-
-
-def batch_spreads(machine: Machine, gemm: Gemm, objective: str) -> list[int]:
-    """How many members of the batch to run side by side: for energy one is best (no reuse, less room)."""
-    if gemm.batch == 1 or objective == "energy":
-        return [1]
-    fan = machine.levels[machine.batch_level].fanout
-    return [d for d in divisors(gemm.batch) if d <= fan]
-
-
-def cycle_floor(machine: Machine, gemm: Gemm) -> int:
-    """Cycles that no mapping beats: all multipliers busy, and the compulsory words of the last level."""
-    last = machine.levels[-1]
-    a, b, z = (s * w * gemm.batch for s, w in zip(gemm.sizes, machine.widths, strict=True))
-    floor = gemm.macs / machine.multipliers
-    if last.shared_port:
-        floor = max(floor, (a + b + z) / last.read_words_per_cycle)
-    else:
-        floor = max(floor, (a + b) / last.read_words_per_cycle, z / last.write_words_per_cycle)
-    return math.ceil(floor * (1 - 1e-13))
-
-
-class _Run:
-    """State of one search: the incumbent, what is proved, and the steps of the certificate."""
-
-    def __init__(self, goal: Goal, options: Options, solver: SolverName, deadline: float) -> None:
-        self.goal, self.options, self.solver, self.deadline = goal, options, solver, deadline
-        self.best: tuple[Tiling, Counts] | None = None
-        self.value = math.inf
-        self.bound = math.inf
-        self.energy_floor = 0.0
-        self.steps: list[Step] = []
-        self.reports: list[SolverReport] = []
-
-    def hopeless(self, machine: Machine, gemm: Gemm, members: int) -> bool:
-        """Whether even the least energy of any spread at the floor of cycles does not beat the incumbent."""
-        if members == 1 or self.best is None:
-            return False
-        floor = cycle_floor(machine, gemm)
-        low = self.goal.value(self.energy_floor, floor)
-        if self.goal.name == "latency":
-            return bool(self.best[1].cycles <= floor)
-        return low >= self.value * (1 - 1e-12)
-
-    def search(self, machine: Machine, gemm: Gemm, members: int) -> None:
-        """Search the tilings with `members` of the batch side by side."""
-        shared = machine.share(members)
-        case = _Case(machine, shared, gemm, members, build(shared, gemm, make_graphs(shared, gemm, self.options)))
-        if self.goal.name == "latency":
-            self._fewest_cycles(case)
-        else:
-            self._lower_caps(case)
-
-    def _lower_caps(self, case: _Case) -> None:
-        floor = cycle_floor(case.machine, case.gemm)
-        cap = math.inf
-        while True:
-            step = self._step(case, cap, self._cutoff(floor))
-            if step is None:
-                return
-            self.energy_floor = self.energy_floor or step.energy_bound
-            reach = self.goal.reach(step.energy_bound, self.value)
-            cap = min(math.ceil(reach * (1 - 1e-12)) - 1, cap - 1) if math.isfinite(reach) else math.inf
-            if step.status != "optimal":
-                self.bound = min(self.bound, self.goal.value(step.energy_bound, floor))
-                return
-            if cap < floor or self.goal.name == "energy":
-                return
-
-    def _cutoff(self, floor: float) -> float:
-        """Energy above which no mapping can win, even at the floor of cycles."""
-        if self.best is None or not math.isfinite(self.value):
-            return math.inf
-        low, high = 0.0, max(s.energy for s in self.steps) * 1e3
-        for _ in range(200):
-            middle = (low + high) / 2
-            low, high = (middle, high) if self.goal.value(middle, floor) < self.value else (low, middle)
-        return high
-
-    def _fewest_cycles(self, case: _Case) -> None:
-        """First the floor itself; where it cannot be reached, bisection on the cap (each answer moves an end)."""
-        floor = cycle_floor(case.machine, case.gemm)
-        low, high = floor, self.value
-        if not math.isfinite(high):
-            step = self._step(case, floor, math.inf) or self._step(case, math.inf, math.inf)
-            if step is None or step.cycles <= floor:
-                return
-            low, high = floor + 1, int(self.value)
-        while low < high:
-            middle = (low + int(high) - 1) // 2 if high / low < 1.01 else int(math.sqrt(low * high))
-            step = self._step(case, min(middle, high - 1), math.inf)
-            if step is None:
-                low = min(middle, int(high) - 1) + 1
-            elif step.status == "optimal":
-                high = min(int(self.value), middle)
-            if time.perf_counter() > self.deadline:
-                self.bound = min(self.bound, low)
-                return
-        self._step(case, high, math.inf)
-
-    def _step(self, case: _Case, cap: float, cutoff: float) -> Step | None:
-        """Least energy with cycles <= cap, below the cutoff; None where there is none. Updates the incumbent."""
-        tp = case.program
-        rounds = -(-case.gemm.batch // case.members)
-        program = tp.program if math.isinf(cap) else with_cap(tp, cap, rounds)
-        scaled = (cutoff - tp.constant_energy) * tp.energy_scale
-        left = None if math.isinf(self.deadline) else max(0.1, self.deadline - time.perf_counter())
-        try:
-            solution = solve(program, solver=self.solver, time_limit_s=left, cutoff=scaled)
-        except SolverError:
-            if self.best is None:
-                raise
-            self.bound = min(self.bound, self.goal.value(max((s.energy_bound for s in self.steps), default=0.0), 1.0))
-            return None
-        except InfeasibleError:
-            return None
-        tiling = replace(read_tiling(tp, solution.values), batch_spatial=case.members)
-        counts = count(case.machine, case.gemm, tiling)
-        bound = solution.report.bound / tp.energy_scale + tp.constant_energy
-        energy, cycles = float(counts.energy), float(counts.cycles)
-        if solution.report.status == "optimal":
-            bound = min(bound, energy) if abs(bound / energy - 1) > 1e-8 else energy
-        self._keep(tiling, counts)
-        step = Step(cap, energy, cycles, bound, solution.report.status, solution.report.seconds)
-        self.steps.append(step)
-        self.reports.append(solution.report)
-        return step
-
-    def _keep(self, tiling: Tiling, counts: Counts) -> None:
-        value = self.goal.value(float(counts.energy), float(counts.cycles))
-        better = value < self.value * (1 - 1e-12)
-        tie = self.best is not None and value <= self.value and counts.energy < self.best[1].energy
-        if self.best is None or better or tie:
-            self.best, self.value = (tiling, counts), value
-
-    def result(self, machine: Machine, gemm: Gemm, objective: str, seconds: float) -> TilingResult:
-        if self.best is None:
-            raise InfeasibleError(f"no tiling of {gemm.name} on {machine.name}", where=machine.name)
-        bound = min(self.bound, self.value)
-        gap = (self.value - bound) / self.value
-        gap = 0.0 if gap < 1e-9 else gap
-        status = "optimal" if gap == 0.0 else "feasible"
-        last = self.reports[-1]
-        report = SolverReport(last.solver, last.version, status, self.value, bound, gap, seconds)
-        return TilingResult(machine, gemm, objective, *self.best, report, tuple(self.steps))
-
-
-@dataclass(frozen=True)
-class _Case:
-    machine: Machine
-    shared: Machine
-    gemm: Gemm
-    members: int
-    program: TilingProgram
-
-
-__all__ = ["Goal", "Objective", "Step", "TilingResult", "best_tiling", "cycle_floor", "goal_of"]
+    return program_tiling(machine, gemm, goal, options=options, solver=solver, deadline=deadline)

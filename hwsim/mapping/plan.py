@@ -15,11 +15,12 @@ from hwsim.mapping.adapt import machine_of
 from hwsim.mapping.describe import operator as describe
 from hwsim.mapping.gemms import Work
 from hwsim.mapping.machine import TENSORS, Machine
-from hwsim.mapping.optimize import cycle_floor, goal_of
 from hwsim.mapping.problem import Gemm, Tiling
 from hwsim.mapping.protocol import Decision, costed
 from hwsim.mapping.registry import LoadedMapper, load_mapper
-from hwsim.mapping.tiling_program import capacity, does_not_fit
+from hwsim.mapping.tiling.goal import goal_of
+from hwsim.mapping.tiling.limits import capacity, does_not_fit
+from hwsim.mapping.tiling.result import cycle_floor
 from hwsim.units import si
 
 LEAST_BUDGET_S: Final = 0.2

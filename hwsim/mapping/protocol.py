@@ -14,8 +14,9 @@ from hwsim.ir.mapped import SolverReport
 from hwsim.mapping.counts import count
 from hwsim.mapping.legality import check
 from hwsim.mapping.machine import Machine
-from hwsim.mapping.optimize import cycle_floor, goal_of
 from hwsim.mapping.problem import Counts, Gemm, Tiling
+from hwsim.mapping.tiling.goal import goal_of
+from hwsim.mapping.tiling.result import cycle_floor
 
 
 @dataclass(frozen=True, slots=True)

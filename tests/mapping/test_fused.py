@@ -15,7 +15,7 @@ from hwsim.mapping import Attention, Level, Machine, best_attention
 from hwsim.mapping.fused.counts import Stage
 from hwsim.mapping.fused.problem import ORDERS, SCORES, FusedTiling, Spread
 from hwsim.mapping.fused.search import cost, placements
-from hwsim.mapping.optimize import goal_of
+from hwsim.mapping.tiling.goal import goal_of
 
 
 def machine(buffer: float = 400, array: int = 4, registers: float = 8) -> Machine:

@@ -12,8 +12,9 @@ from hwsim.mapping.candidates import Options
 from hwsim.mapping.enumerate import enumerate_best
 from hwsim.mapping.legality import violations
 from hwsim.mapping.machine import Level, Machine
-from hwsim.mapping.optimize import TilingResult, best_tiling
+from hwsim.mapping.optimize import best_tiling
 from hwsim.mapping.problem import Counts, Gemm
+from hwsim.mapping.tiling.result import TilingResult
 from tests.mapping.reference import g3, small
 
 EVEN_ONLY = Options("never")

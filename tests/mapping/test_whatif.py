@@ -15,9 +15,9 @@ from hwsim.mapping import optimize
 from hwsim.mapping.describe.whatif import Probe, parts_of, what_more_buys
 from hwsim.mapping.enumerate import enumerate_best
 from hwsim.mapping.machine import Machine
-from hwsim.mapping.optimize import TilingResult
 from hwsim.mapping.problem import Gemm
 from hwsim.mapping.protocol import Decision, claim
+from hwsim.mapping.tiling.result import TilingResult
 from tests.mapping.reference import small
 
 GEMM = Gemm(4, 6, 8)

@@ -14,9 +14,9 @@ from hwsim.mapping.counts import count
 from hwsim.mapping.enumerate import enumerate_best
 from hwsim.mapping.legality import violations
 from hwsim.mapping.machine import Level, Machine
-from hwsim.mapping.optimize import goal_of
 from hwsim.mapping.problem import Gemm
 from hwsim.mapping.protocol import Decision, floor_of
+from hwsim.mapping.tiling.goal import goal_of
 
 CLOSE: Final = 1e-9  # relative
 _STATUSES: Final = ("optimal", "feasible", "ideal")

@@ -21,9 +21,9 @@ from hwsim.ir.platform import Device
 from hwsim.mapping.counts import Nest, count, count_nests, nest_of
 from hwsim.mapping.legality import violations
 from hwsim.mapping.machine import DIMS, Machine
-from hwsim.mapping.optimize import goal_of
 from hwsim.mapping.problem import Gemm, Tiling
 from hwsim.mapping.protocol import Decision
+from hwsim.mapping.tiling.goal import goal_of
 
 K_STEP: Final = 64  # elements of K in one pipeline stage of the CUTLASS and cuBLAS main loops
 # Dimensions whose waves of thread blocks run over what the first shared memory holds, and the order of the waves.

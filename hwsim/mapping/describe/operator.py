@@ -9,9 +9,9 @@ from typing import Any, Final
 from hwsim.ir.mapped import SolverReport
 from hwsim.mapping.legality import footprint
 from hwsim.mapping.machine import DIMS, TENSORS, Level, Machine
-from hwsim.mapping.optimize import cycle_floor
 from hwsim.mapping.problem import Counts, Gemm, Tiling
 from hwsim.mapping.protocol import energy_floor, floor_of
+from hwsim.mapping.tiling.result import cycle_floor
 
 PJ: Final = 1e-12
 

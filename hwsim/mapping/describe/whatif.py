@@ -24,9 +24,9 @@ from hwsim.mapping.counts import count
 from hwsim.mapping.describe.operator import PJ, ports_of
 from hwsim.mapping.legality import footprint
 from hwsim.mapping.machine import Machine
-from hwsim.mapping.optimize import goal_of
 from hwsim.mapping.problem import Counts, Gemm, Tiling
 from hwsim.mapping.protocol import Decision
+from hwsim.mapping.tiling.goal import goal_of
 
 KIB: Final = 1024
 LATCH_WORDS: Final = 3  # operand latches hold one word of each tensor: there is nothing to size

@@ -25,7 +25,7 @@ from hwsim.mapping.fused.counts import FusedCounts, Product, Stage, far, footpri
 from hwsim.mapping.fused.geometry import geometry
 from hwsim.mapping.fused.problem import ORDERS, SCORES, Attention, FusedTiling, Spread
 from hwsim.mapping.machine import Machine
-from hwsim.mapping.optimize import goal_of
+from hwsim.mapping.tiling.goal import goal_of
 
 Array = np.ndarray[Any, Any]
 ALL_UP_TO: Final = 64

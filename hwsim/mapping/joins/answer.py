@@ -14,8 +14,9 @@ from hwsim.mapping.counts import count
 from hwsim.mapping.joins.case import Case
 from hwsim.mapping.joins.search import Found, Search
 from hwsim.mapping.machine import Machine
-from hwsim.mapping.optimize import Goal, TilingResult, batch_spreads
 from hwsim.mapping.problem import Gemm
+from hwsim.mapping.tiling.goal import Goal
+from hwsim.mapping.tiling.result import TilingResult, batch_spreads
 
 NAME: Final = "join search"
 SAME: Final = 1e-9  # relative gap below which bound and value are called equal

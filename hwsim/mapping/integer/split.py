@@ -15,19 +15,12 @@ from typing import Any
 import numpy as np
 
 from hwsim.mapping.ilp import Program
+from hwsim.mapping.integer.columns import TilingProgram, marked
+from hwsim.mapping.integer.fillings import antichain, maximal_tiles
 from hwsim.mapping.machine import DIMS, IRRELEVANT, TENSOR_OF_DIM, TENSORS
-from hwsim.mapping.tiling_program import (
-    TilingProgram,
-    antichain,
-    capacity,
-    does_not_fit,
-    marked,
-    masks_of,
-    maximal_tiles,
-)
+from hwsim.mapping.tiling.limits import RELEVANT, capacity, does_not_fit, masks_of
 
 Array = np.ndarray[Any, Any]
-_RELEVANT = ((0, 2), (2, 1), (0, 1))
 
 
 class _Row:
@@ -96,7 +89,7 @@ def _fillings(tp: TilingProgram, near: int) -> list[_Row]:
         rows += [_Row(mask, -1, -1, t, 0) for t in maximal_tiles(values, mask, widths, room)]
         for v, d in itertools.product(range(3), range(3)):
             streamed = next((u for u in range(3) if u not in (v, TENSOR_OF_DIM[d])), -1)
-            if d in _RELEVANT[v] and mask[v] and mask[streamed]:
+            if d in RELEVANT[v] and mask[v] and mask[streamed]:
                 rows += _streaming(values, whole[d], mask, (v, d, streamed), widths, room)
     return rows
 
@@ -112,8 +105,8 @@ def _streaming(
     """Largest (slice, whole, extent of the far tensor's other dimension, extent of the third)."""
     v, d, u = roles
     third = TENSOR_OF_DIM[d]
-    a = next(x for x in _RELEVANT[v] if x != d)
-    b = next(x for x in _RELEVANT[u] if x != d)
+    a = next(x for x in RELEVANT[v] if x != d)
+    b = next(x for x in RELEVANT[u] if x != d)
     grids = np.meshgrid(values[d], whole, values[a], indexing="ij")
     s, f, ta = (g.ravel() for g in grids)
     good = (f > s) & (f % s == 0)
@@ -131,6 +124,3 @@ def _streaming(
             tile[d], tile[a], tile[b] = triple
             rows.append(_Row(mask, v, d, tuple(tile), int(whole_extent)))
     return rows
-
-
-__all__ = ["add_split_capacity"]

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
 import math
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -12,70 +10,14 @@ import numpy as np
 from hwsim.errors import InfeasibleError
 from hwsim.mapping.candidates import Options, admissible_extents
 from hwsim.mapping.ilp import Program
-from hwsim.mapping.machine import DIMS, IRRELEVANT, TENSOR_OF_DIM, TENSORS, Machine
-from hwsim.mapping.paths import SOLO, STATIONARY, Arc, Mark, PathGraph, Space, path_graph
+from hwsim.mapping.integer.capacities import add_capacities
+from hwsim.mapping.integer.columns import TilingProgram, marked
+from hwsim.mapping.integer.paths import SOLO, STATIONARY, Arc, Mark, PathGraph, Space, path_graph
+from hwsim.mapping.machine import DIMS, IRRELEVANT, TENSORS, Machine
 from hwsim.mapping.problem import Gemm, Tiling
+from hwsim.mapping.tiling.limits import largest_tiles, ports_of
 
 Array = np.ndarray[Any, Any]
-RELEVANT = ((0, 2), (2, 1), (0, 1))  # dimensions of A, B, Z
-
-
-@dataclass
-class TilingProgram:
-    """Everything needed to solve, cap and read back: columns of the arcs by dimension, and port rows."""
-
-    machine: Machine
-    gemm: Gemm
-    graphs: tuple[PathGraph, ...]
-    program: Program
-    arcs: tuple[Array, ...]
-    port_names: tuple[str, ...]
-    energy_scale: float
-    constant_energy: float
-    spread: dict[int, tuple[Array, Array]] = field(default_factory=dict)
-    last_disjunctions: list[list[Any]] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class _Ports:
-    """Finite ports: names, rate in words a cycle, and which port each level reads and writes through."""
-
-    names: tuple[str, ...]
-    rates: tuple[float, ...]
-    levels: tuple[tuple[int | None, int | None], ...]
-    owner: tuple[int, ...]
-
-
-def ports_of(machine: Machine) -> _Ports:
-    """The ports that can bind. Levels of one group share theirs."""
-    names: dict[str, int] = {}
-    rates: list[float] = []
-    owner: list[int] = []
-    levels = []
-
-    def port(name: str, rate: float, level: int) -> int | None:
-        if not math.isfinite(rate):
-            return None
-        if name not in names:
-            names[name] = len(rates)
-            rates.append(rate)
-            owner.append(level)
-        return names[name]
-
-    for index, level in enumerate(machine.levels):
-        if level.shared_port:
-            both = port(level.memory, level.read_words_per_cycle, index)
-            levels.append((both, both))
-        else:
-            read = port(f"{level.memory} read", level.read_words_per_cycle, index)
-            levels.append((read, port(f"{level.memory} write", level.write_words_per_cycle, index)))
-    return _Ports(tuple(names), tuple(rates), tuple(levels), tuple(owner))
-
-
-def capacity(machine: Machine, level: int) -> float:
-    """Words of one instance that tiles may fill: half where every tile is held twice."""
-    item = machine.levels[level]
-    return item.words / 2 if item.double_buffer else item.words
 
 
 def make_graphs(machine: Machine, gemm: Gemm, options: Options) -> tuple[PathGraph, ...]:
@@ -85,36 +27,6 @@ def make_graphs(machine: Machine, gemm: Gemm, options: Options) -> tuple[PathGra
     largest = tuple(largest_tiles(machine, gemm, level) for level in range(len(machine.levels)))
     space = Space(machine, gemm, extents, ports.levels, len(ports.names), largest)  # type: ignore[arg-type]
     return tuple(path_graph(space, d) for d in range(3))
-
-
-def largest_tiles(machine: Machine, gemm: Gemm, level: int) -> tuple[int, int, int]:
-    """Per dimension the largest extent that fits when the other two are 1 and only forced tensors are held."""
-    item, room = machine.levels[level], capacity(machine, level)
-    if math.isinf(room):
-        return (2 * gemm.m + 64, 2 * gemm.n + 64, 2 * gemm.k + 64)
-    forced = [v for v in range(3) if TENSORS[v] in item.keep and TENSORS[v] not in item.bypass and not item.group]
-    if sum(machine.widths[v] for v in forced) > room:
-        raise does_not_fit(machine, level, forced)
-    out = []
-    for d in range(3):
-        slope = sum(machine.widths[v] for v in forced if IRRELEVANT[v] != d)
-        rest = sum(machine.widths[v] for v in forced if IRRELEVANT[v] == d)
-        out.append(int((room - rest) / slope) if slope else 2 * gemm.extents[d] + 64)
-    return (out[0], out[1], out[2])
-
-
-def does_not_fit(machine: Machine, level: int, forced: list[int]) -> InfeasibleError:
-    item = machine.levels[level]
-    need = sum(machine.widths[v] for v in forced) * (2 if item.double_buffer else 1)
-    names = ", ".join(TENSORS[v] for v in forced)
-    short = need - item.words
-    return InfeasibleError(
-        f"no tiling: level {item.name} cannot hold one element of each of {names}",
-        where=f"{machine.name}.{item.name}",
-        seen=f"{item.words:g} words, {need:g} needed: {short:g} words ({short * machine.word_bits / 8:g} B) short",
-        fix=f"enlarge {item.name}, or let a tensor bypass it",
-        budget={"words": item.words, "needed_words": need, "shortfall_words": short},
-    )
 
 
 def build(machine: Machine, gemm: Gemm, graphs: tuple[PathGraph, ...]) -> TilingProgram:
@@ -134,7 +46,7 @@ def build(machine: Machine, gemm: Gemm, graphs: tuple[PathGraph, ...]) -> Tiling
             program.cost[column] = arc.energy * scale
     out = TilingProgram(machine, gemm, graphs, program, tuple(arcs), ports_of(machine).names, scale, constant)
     _add_orders(out)
-    _add_capacities(out)
+    add_capacities(out)
     _add_spreads(out)
     _add_disjunctions(out)
     return out
@@ -148,17 +60,6 @@ def _cheapest(graph: PathGraph) -> float:
     if graph.sink not in best:
         raise InfeasibleError(f"no tiling of dimension {DIMS[graph.dim]} exists", seen=f"dimension {DIMS[graph.dim]}")
     return best[graph.sink]
-
-
-def marked(tp: TilingProgram, d: int, level: int) -> tuple[Array, list[Mark]]:
-    """Columns of the arcs of dimension d that decide `level`, with their marks."""
-    columns, marks = [], []
-    for arc, column in zip(tp.graphs[d].arcs, tp.arcs[d], strict=True):
-        for mark in arc.marks:
-            if mark.level == level:
-                columns.append(column)
-                marks.append(mark)
-    return np.array(columns, dtype=np.int64), marks
 
 
 def _add_orders(tp: TilingProgram) -> None:
@@ -180,7 +81,7 @@ def _add_disjunctions(tp: TilingProgram) -> None:
     """Per level, far to near: which dimension is innermost, or no loop at all. Bounds are tight once this is known."""
     for level in range(len(tp.machine.levels) - 1, 0, -1):
         if tp.machine.levels[level].memory == tp.machine.levels[level - 1].memory:
-            continue  # between the halves of a split memory the filling decides (see `uneven`)
+            continue  # between the halves of a split memory the filling decides (see `split`)
         decided = [marked(tp, d, level) for d in range(3)]
         loops = [[c for c, m in zip(*decided[d], strict=True) if m.loop > 1] for d in range(3)]
         claims = [[c for c, m in zip(*decided[d], strict=True) if m.claim] for d in range(3)]
@@ -190,86 +91,6 @@ def _add_disjunctions(tp: TilingProgram) -> None:
         tp.program.disjunction(ways or [[]])
     for ways in tp.last_disjunctions:
         tp.program.disjunction(ways)
-
-
-def _add_capacities(tp: TilingProgram) -> None:
-    done = set()
-    for level, item in enumerate(tp.machine.levels[:-1]):
-        if item.memory in done or math.isinf(item.words):
-            continue
-        done.add(item.memory)
-        halves = [i for i, other in enumerate(tp.machine.levels) if other.memory == item.memory]
-        if len(halves) == 1:
-            _add_capacity(tp, level)
-        else:
-            from hwsim.mapping.uneven import add_split_capacity
-
-            add_split_capacity(tp, halves)
-
-
-def masks_of(machine: Machine, level: int) -> list[tuple[bool, bool, bool]]:
-    """The sets of tensors that a level may hold."""
-    item = machine.levels[level]
-    options = [(False,) if t not in item.keep else (True, False) if t in item.bypass else (True,) for t in TENSORS]
-    return [(a, b, z) for a, b, z in itertools.product(*options)]
-
-
-def _add_capacity(tp: TilingProgram, level: int) -> None:
-    """One column per largest tile that fits, for each set of held tensors; paths stay within the chosen one."""
-    decided = [marked(tp, d, level) for d in range(3)]
-    values = [np.unique([m.tile for m in marks]) for _, marks in decided]
-    rows: list[tuple[Any, ...]] = []
-    masks = masks_of(tp.machine, level)
-    for mask in masks:
-        triples = maximal_tiles(values, mask, tp.machine.widths, capacity(tp.machine, level))
-        rows.extend((mask, *t) for t in triples)
-    if not rows:
-        raise does_not_fit(tp.machine, level, [v for v in range(3) if masks[0][v]])
-    chosen = tp.program.columns(len(rows))
-    tp.program.one_hot(chosen, f"tile {level}")
-    for d in range(3):
-        columns, marks = decided[d]
-        sizes = np.array([r[1 + d] for r in rows])
-        tp.program.link_down((chosen, sizes), (columns, np.array([m.tile for m in marks])), f"{DIMS[d]} in {level}")
-        v = TENSOR_OF_DIM[d]
-        if len({mask[v] for mask in masks}) > 1:
-            held = [c for c, m in zip(columns, marks, strict=True) if m.keep]
-            room = [c for c, r in zip(chosen, rows, strict=True) if r[0][v]]
-            values_ = np.concatenate([np.ones(len(held)), -np.ones(len(room))])
-            tp.program.row([*held, *room], values_, high=0.0, name=f"{TENSORS[v]} held in {level}")
-
-
-def maximal_tiles(
-    values: list[Array], mask: tuple[bool, bool, bool], widths: tuple[float, float, float], room: float
-) -> list[tuple[int, int, int]]:
-    """Extents (M, N, K) that fit together and none of which can grow, from the given values.
-
-    Size in words: sum over held tensors of the product of their two extents times the tensor's width.
-    """
-    m, n = (g.ravel() for g in np.meshgrid(values[0], values[1], indexing="ij"))
-    a, b, z = (w if on else 0.0 for w, on in zip(widths, mask, strict=True))
-    left = room - z * m * n
-    per_k = a * m + b * n
-    with np.errstate(divide="ignore"):
-        bound = np.where(per_k > 0, left / np.maximum(per_k, 1e-300), math.inf)
-    bound = np.where(left >= 0, bound * (1 + 1e-12), -1.0)
-    at = np.searchsorted(values[2], bound, side="right") - 1
-    fits = at >= 0
-    triples = np.stack([m[fits], n[fits], values[2][at[fits]]], axis=1)
-    return antichain(triples)
-
-
-def antichain(points: Array) -> list[tuple[int, int, int]]:
-    """Points that no other point reaches in every coordinate."""
-    order = np.lexsort((-points[:, 2], -points[:, 1], -points[:, 0])) if len(points) else np.arange(0)
-    kept: list[tuple[int, int, int]] = []
-    front: Array = np.zeros((0, 2))
-    for p in points[order]:
-        if len(front) and np.any((front[:, 0] >= p[1]) & (front[:, 1] >= p[2])):
-            continue
-        kept.append((int(p[0]), int(p[1]), int(p[2])))
-        front = np.vstack([front, p[1:]])
-    return kept
 
 
 def _add_spreads(tp: TilingProgram) -> None:
