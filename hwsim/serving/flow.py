@@ -189,7 +189,7 @@ class Flowing:
 
     def _decode_once(self, now_s: float) -> float:
         """One run of decodes up to the next decision of the policy; the time of its end."""
-        self.reserved, self._evicted = 0, False
+        self.reserved = 0
         self._chunks, self._decoding, self._start_s = _NONE, True, now_s
         count, run_s = self._run_length(now_s)
         end_s = now_s + run_s

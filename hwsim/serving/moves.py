@@ -118,6 +118,7 @@ class Movable:
                 self.iterations += done
                 self._book_decodes(done, self._start_s + run_s)
         self.busy_s += now_s - self._start_s
+        self._count = 0
 
     def movable(self) -> list[Request]:
         """Requests that decode here and could go on elsewhere."""

@@ -203,6 +203,9 @@ class VLLM1(Sarathi):
 
     def admit(self, replica: Replica, budget: int, chunks: list[tuple[Request, int]]) -> None:
         """New prompts that the scheduler has seen; the others wait for the iteration after the next."""
+        if not self.ahead:
+            Sarathi.admit(self, replica, budget, chunks)
+            return
         waiting, kv = replica.waiting, replica.kv
         while self.noticed > 0 and waiting and budget > 0 and kv.holders < self.cap and replica.fits(waiting[0]):
             self.noticed -= 1
@@ -244,7 +247,7 @@ class LightLLM:
             if chunks:
                 return chunks, False
             if idle:
-                return [], False
+                return [], replica.decodes > 0  # those whose cache came from elsewhere
         replica.reserve_decode()
         return [], replica.decodes > 0
 
@@ -298,7 +301,8 @@ class Static(Patient):
             replica.reserve_decode()
             return [], replica.decodes > 0
         replica.release_held()
-        return admit_whole(replica, self.cap), False
+        chunks = admit_whole(replica, self.cap)
+        return chunks, not chunks and replica.decodes > 0  # those whose cache came from elsewhere
 
 
 POLICIES: Final[dict[str, Callable[..., Policy]]] = {

@@ -85,18 +85,9 @@ class Replica(Visible, Movable, Flowing):
 
     # ---- what routers and policies read ----
 
-    @property
-    def kv_used(self) -> int:
-        """Blocks in use."""
-        return self.kv.used(self.passed + self.reserved)
-
     def fits(self, request: Request) -> bool:
         """Whether the head of the queue could be admitted now."""
         return self.kv.fits(request, self.passed + self.reserved)
-
-    def processed(self, request: Request) -> int:
-        """Tokens of a decoding request after the last finished iteration."""
-        return request.total - (request.finish_at - self.passed)
 
     # ---- arrivals ----
 
@@ -193,7 +184,6 @@ class Replica(Visible, Movable, Flowing):
             self._step_s = self.load_s = 0.0
             self._schedule(1)
         elif decoding:
-            self._evicted = False
             self._decode_run(now_s)
         elif self._evicted and self.waiting:
             self._evicted = False
@@ -229,6 +219,8 @@ class Replica(Visible, Movable, Flowing):
         count = heap[0][0] - self.passed
         first_s, step_s, valid = self.time.decode_line(self.decodes, self.context)
         self._first_s, self._step_s = first_s, step_s
+        if self._evicted:  # what the victims gave back may do for the head of the queue: the policy looks again
+            self._evicted, count = False, 1
         if count > 1:
             if self._asks:
                 count = min(count, self.policy.horizon(self))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from hwsim.errors import InfeasibleError
+from hwsim.serving.iteration_time import iterations_until
 from hwsim.serving.request import Request
 
 
@@ -18,9 +19,33 @@ class Visible:
     decodes: int
     context: int
     passed: int
+    reserved: int
+    clock: Any
+    _count: int
+    _decoding: bool
+    _chunks: list[tuple[Request, int]]
+    _start_s: float
+    _first_s: float
+    _step_s: float
     _order: dict[int, Request]
     _front: list[Request]
     _back: list[Request]
+
+    def ended(self) -> int:
+        """Decode iterations of the present run that have ended by now; `passed` counts those of earlier runs."""
+        if not self._count or not self._decoding or self._chunks:
+            return 0
+        return min(self._count, iterations_until(self._first_s, self._step_s, self.clock.now - self._start_s)) - 1
+
+    @property
+    def kv_used(self) -> int:
+        """Blocks in use now; a running iteration holds those of its next tokens."""
+        running = self._count > 0 and self._decoding
+        return int(self.kv.used(self.passed + (self.ended() + 1 if running else self.reserved)))
+
+    def processed(self, request: Request) -> int:
+        """Tokens of a decoding request after the last finished iteration."""
+        return request.total - (request.finish_at - self.passed - self.ended())
 
     @property
     def prefilling(self) -> bool:
@@ -50,4 +75,5 @@ class Visible:
         """Seconds until this request's first token if prefills ran one after another from now on."""
         ahead = sum(r.prefill - r.processed for r in (*self._front, *self._back, *self.waiting))
         tokens = ahead + request.prompt - self.cached_tokens(request)
-        return self.time.iteration_s(self.decodes, self.context, [(max(1, tokens), 0)])
+        context = self.context + self.decodes * self.ended()
+        return self.time.iteration_s(self.decodes, context, [(max(1, tokens), 0)])

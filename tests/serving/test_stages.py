@@ -109,6 +109,34 @@ def test_failures_equal_the_explicit_engine(
     agree(trace, spec_of(policy, 400, queue=queue), 2, "least_outstanding", Failures(outages).prepare)
 
 
+@settings(max_examples=40)
+@given(
+    rows=REQUESTS,
+    policy=st.sampled_from(["vllm", "sarathi", "vllm_v1"]),
+    router=st.sampled_from(["least_loaded", "round_robin"]),
+    watermark=st.sampled_from([0.0, 0.05]),
+    blocks=st.sampled_from([70, 120]),
+)
+def test_memory_without_a_watermark_and_routers_that_look_at_it(
+    rows: list[tuple[int, int, int]], policy: str, router: str, watermark: float, blocks: int
+) -> None:
+    """Victims may come back an iteration later; the memory that a router sees grows between decisions."""
+    trace = trace_of([(t / 1000, p, o) for t, p, o in rows])
+    spec = spec_of(policy, blocks).with_(watermark=watermark)
+    fast = spec.with_(options={"cap": 16, "chunk": 512, "ahead": 0}) if policy == "vllm_v1" else spec
+    found = run(trace, fast, 2, router)
+    slow = explicit(trace, spec.with_(options={"cap": 16}), 2, router)
+    assert np.abs(found.column("end_s") - slow.record.column("end_s")).max() < 1e-9
+    assert (found.column("restarts") == slow.record.column("restarts")).all()
+
+
+def test_decode_pools_of_every_policy_take_caches_from_elsewhere() -> None:
+    for policy in POLICIES:
+        pools = Disaggregation(1, kv_bytes_per_token=1e5, bandwidth_bytes_per_s=1e9)
+        result = simulate(TRACE, ClusterSpec([spec_of(policy, 600)] * 3), prepare=pools.prepare)
+        assert result.counts()["finished"] == len(TRACE), policy
+
+
 @pytest.mark.parametrize("policy", ["lightllm", "faster_transformer"])
 def test_one_stage_of_the_other_policies_equals_the_fast_engine(policy: str) -> None:
     spec = spec_of(policy, 400)
