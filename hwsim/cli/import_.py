@@ -21,7 +21,7 @@ def command(
     """Read the shape of a model; weights are never loaded and nothing is fetched."""
     o.check_suffix(out, (".yaml", ".yml"))
     from hwsim.frontends.hf import import_config, to_yaml
-    from hwsim.frontends.transformer import Model
+    from hwsim.frontends.model import Model
 
     spec = import_config(config, name) if name else import_config(config)
     model = Model(spec)

@@ -30,7 +30,7 @@ from hwsim.mapping.lower import lower
 
 
 class Model(Protocol):
-    """What the engine needs of a workload (see `hwsim.frontends.transformer.Model`)."""
+    """What the engine needs of a workload (see `hwsim.frontends.model.Model`)."""
 
     @property
     def name(self) -> str: ...

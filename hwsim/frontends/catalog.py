@@ -9,8 +9,8 @@ from pathlib import Path
 from hwsim import content
 from hwsim.errors import InputError
 from hwsim.frontends import single
+from hwsim.frontends.model import Model
 from hwsim.frontends.raw import is_raw, raw_graph
-from hwsim.frontends.transformer import Model
 from hwsim.schema.base import validate
 from hwsim.schema.model import ModelSpec
 from hwsim.schema.reader import read

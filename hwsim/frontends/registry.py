@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 from hwsim.frontends.dit import emit_diffusion, latent_tokens
 from hwsim.frontends.encdec import emit_encoder_decoder
 from hwsim.frontends.encoder import emit_encoder, emit_vision, image_tokens
+from hwsim.frontends.graph import GraphBuilder, Scenario
 from hwsim.frontends.recurrent import emit_recurrent
-from hwsim.frontends.transformer import Emitter, emit_decoder
+from hwsim.frontends.transformer import emit_decoder
 from hwsim.schema.model import ModelSpec
 
+Emitter = Callable[[GraphBuilder, ModelSpec, Scenario], tuple[str, ...]]  # adds operators, returns notes
 _EMITTERS: Final[dict[str, Emitter]] = {
     "decoder": emit_decoder,
     "encoder": emit_encoder,

@@ -15,7 +15,7 @@ from hwsim.frontends.attention import causal_pairs
 from hwsim.frontends.catalog import load_model
 from hwsim.frontends.ffn import expected_active
 from hwsim.frontends.formats import Formats
-from hwsim.frontends.transformer import Model
+from hwsim.frontends.model import Model
 from hwsim.ir.workload import WorkloadGraph
 from hwsim.schema.model import ModelSpec
 

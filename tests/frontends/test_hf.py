@@ -17,7 +17,7 @@ from hwsim.errors import InputError
 from hwsim.frontends.catalog import load_model
 from hwsim.frontends.hf import import_config, to_yaml
 from hwsim.frontends.hf_families import FAMILIES
-from hwsim.frontends.transformer import Model
+from hwsim.frontends.model import Model
 from hwsim.schema.base import validate
 from hwsim.schema.model import ModelSpec
 from hwsim.schema.reader import parse

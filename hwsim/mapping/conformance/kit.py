@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final, Protocol
 
-from hwsim.errors import CheckFailedError, HwsimError, unknown_name
+from hwsim.errors import CheckFailedError, unknown_name
+from hwsim.mapping.conformance.breaches import Breach
+from hwsim.mapping.conformance.layouts import Layouts
+from hwsim.mapping.conformance.placements import Placements
+from hwsim.mapping.conformance.tilings import Tilings
 
 BUDGET_S: Final = 0.5
 GRACE_S: Final = 5.0  # interpreter, solver start-up and a busy machine; a mapper without any limit exceeds it
-Breach = tuple[str, str]  # law, what happened
 
 
 class Suite(Protocol):
@@ -21,6 +24,13 @@ class Suite(Protocol):
 
     def run(self, objectives: tuple[str, ...]) -> tuple[list[Breach], dict[str, int], float]:
         """Breaches, cases a law, and the worst distance to the optimum."""
+
+
+SUITES: Final[dict[str, Callable[[Any, float, float], Suite]]] = {
+    "tiling": Tilings,
+    "layout": Layouts,
+    "placement": Placements,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,17 +101,10 @@ def check_mapper(
     Never raises for what the mapper does: exceptions of the mapper are breaches. Raises UnknownNameError for a kind or
     objective that does not exist.
     """
-    from hwsim.mapping.conformance import layouts, placements, tilings
-
-    suites: dict[str, Callable[[Any, float, float], Suite]] = {
-        "tiling": tilings.Tilings,
-        "layout": layouts.Layouts,
-        "placement": placements.Placements,
-    }
     kind = getattr(mapper, "kind", "tiling")
-    if kind not in suites:
-        raise unknown_name("kind of mapper", str(kind), suites)
-    suite = suites[kind](mapper, budget_s, grace_s)
+    if kind not in SUITES:
+        raise unknown_name("kind of mapper", str(kind), SUITES)
+    suite = SUITES[kind](mapper, budget_s, grace_s)
     for name in objectives:
         if name not in suite.OBJECTIVES:
             raise unknown_name("objective", name, suite.OBJECTIVES)
@@ -111,19 +114,3 @@ def check_mapper(
         for name, text in suite.LAWS.items()
     )
     return Conformance(str(getattr(mapper, "name", type(mapper).__name__)), laws, worst)
-
-
-def guarded(call: Callable[[], Any]) -> tuple[Any, HwsimError | None, str]:
-    """(value, typed error, text of an untyped exception) of a call into foreign code."""
-    try:
-        return call(), None, ""
-    except HwsimError as error:
-        return None, error, ""
-    except Exception as error:  # the mapper is not ours: any exception is a finding, not a crash
-        return None, None, f"{type(error).__name__}: {error}"
-
-
-def tally(counts: dict[str, int], names: Iterable[str]) -> None:
-    """Count one more case for each law."""
-    for name in names:
-        counts[name] = counts.get(name, 0) + 1

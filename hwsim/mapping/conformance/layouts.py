@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Final
 import numpy as np
 
 from hwsim.errors import InfeasibleError
-from hwsim.mapping.conformance.kit import Breach, guarded, tally
+from hwsim.mapping.conformance.breaches import Breach, guarded, tally
 from hwsim.mapping.parallelism.choose import Choice, Refine, Refined, as_is
 from hwsim.mapping.parallelism.columns import OBJECTIVES, Columns, Limits, allowed
 from hwsim.mapping.parallelism.layouts import Layout

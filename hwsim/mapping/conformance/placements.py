@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Final
 import numpy as np
 
 from hwsim.errors import HwsimError, InfeasibleError
-from hwsim.mapping.conformance.kit import Breach, guarded, tally
+from hwsim.mapping.conformance.breaches import Breach, guarded, tally
 from hwsim.mapping.placement.answer import OBJECTIVES, Placement, Staging, Tiering
 from hwsim.mapping.placement.chain import Chain, chain_of, cost_of_stages, stage_violations
 from hwsim.mapping.placement.contiguous import orders

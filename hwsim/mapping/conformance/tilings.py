@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import Any, ClassVar, Final
 
 from hwsim.errors import HwsimError, InfeasibleError, SolverError
-from hwsim.mapping.conformance.kit import Breach, guarded, tally
+from hwsim.mapping.conformance.breaches import Breach, guarded, tally
 from hwsim.mapping.counts import count
 from hwsim.mapping.enumerate import enumerate_best
 from hwsim.mapping.legality import violations
