@@ -48,6 +48,13 @@ _EXAMPLE: Final = {
     "energy_per_flop": "0.7 pJ/FLOP", "area": "826 mm2", "length": "7 nm", "usd": "10 kUSD", "usd_per_s": "2.10 USD/h",
     "usd_per_j": "0.08 USD/kWh", "number": "2048",
 }  # fmt: skip
+# What no machine, run or bill comes near, in SI: a slip of an exponent or a unit, not a quantity. Values within cannot
+# overflow in sums and powers of times. Zero and signs are for the reader of the value to judge.
+_LIMITS: Final = {
+    "time": (1e-24, 1e12), "bytes": (1e-3, 1e24), "bytes_per_s": (1.0, 1e24), "flop_per_s": (1.0, 1e24),
+    "frequency": (1e-3, 1e18), "rate": (1e-12, 1e12), "power": (1e-12, 1e15),
+}  # fmt: skip
+_ANY_LIMITS: Final = (1e-30, 1e30)
 _NUMBER: Final = re.compile(r"\s*([+-]?(?:\d[\d_]*\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*(.*?)\s*\Z", re.DOTALL)
 
 
@@ -74,7 +81,7 @@ def parse(text: object, dimension: str, *, where: str = "") -> float:
 
     Raises
     ------
-    UnitError: a bare number, an unknown unit, a unit of another dimension, NaN or infinity.
+    UnitError: a bare number, an unknown unit, a unit of another dimension, NaN, infinity, an absurd exponent.
     """
     example = _EXAMPLE[dimension]
     if isinstance(text, bool) or not isinstance(text, str):
@@ -99,6 +106,15 @@ def parse(text: object, dimension: str, *, where: str = "") -> float:
     value = float(number.replace("_", "")) * factor
     if not math.isfinite(value):
         raise UnitError(f"{dimension} must be finite", where=where, seen=repr(text)[:80], fix=f"e.g. {example!r}")
+    least, most = _LIMITS.get(dimension, _ANY_LIMITS)
+    if value and not least <= abs(value) <= most:
+        bound = f"at least {least:g}" if abs(value) < least else f"at most {most:g}"
+        raise UnitError(
+            f"{dimension} must be {bound} in SI units",
+            where=where,
+            seen=repr(text)[:80],
+            fix=f"check the exponent and the unit, e.g. {example!r}",
+        )
     return value
 
 

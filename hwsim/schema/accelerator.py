@@ -34,7 +34,7 @@ class ComputeEntry(Strict):
     """Dense peak of one unit kind for one dtype; an FMA counts as two operations."""
 
     unit: Literal["tensor", "vector"]
-    dtype: Name
+    dtype: Literal["fp64", "fp32", "tf32", "bf16", "fp16", "fp8", "fp4", "int8", "int4", "int2"]
     peak: FlopRate
     energy: EnergyPerFlop | None = None
 
@@ -72,6 +72,16 @@ class PowerEntry(Strict):
 
     tdp: PowerW
     idle: PowerW = 0.0
+
+    @model_validator(mode="after")
+    def _idle_below_limit(self) -> PowerEntry:
+        if not 0 <= self.idle <= self.tdp or not self.tdp:
+            raise PydanticCustomError(
+                "power",
+                "{what}",
+                {"what": "tdp must be > 0 and not below idle", "fix": "e.g. {tdp: 400 W, idle: 50 W}"},
+            )
+        return self
 
 
 class CoresEntry(Strict):

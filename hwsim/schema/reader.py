@@ -29,6 +29,7 @@ _BOOL: Final = {"true": True, "True": True, "TRUE": True, "false": False, "False
 _INT: Final = re.compile(r"[-+]?[0-9][0-9_]*\Z")
 _OCT_HEX: Final = re.compile(r"0o[0-7]+\Z|0x[0-9a-fA-F]+\Z")
 _FLOAT: Final = re.compile(r"[-+]?(\.[0-9]+|[0-9][0-9_]*(\.[0-9]*)?)([eE][-+]?[0-9]+)?\Z")
+_CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # all but tab and new line
 _BRACKET: Final = re.compile(r"[\[\]{}]")
 _NOT_FINITE: Final = re.compile(r"[-+]?\.(inf|Inf|INF)\Z|\.(nan|NaN|NAN)\Z")
 
@@ -196,6 +197,9 @@ class _Builder:
     def _scalar(self, event: Any) -> None:
         self._refuse_tag(event)
         text = event.value
+        hidden = _CONTROL.search(text)
+        if hidden is not None:  # it would reach terminals and pages with the names and titles of the file
+            raise self._fail(event, "control characters are not allowed", repr(hidden.group()), "remove the escape")
         frame = self._stack[-1] if self._stack else None
         if frame is not None and isinstance(frame[0], dict) and frame[2] is None:
             self._key(event, text)
