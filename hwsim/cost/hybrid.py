@@ -115,7 +115,8 @@ def _steady(timelines: Sequence[Timeline], prompt: Num, output: Num, token_bytes
     graph = timelines[-1].graph
     o = graph.platform.device.extra["offload"]
     stored = sum((w.stored_bytes * t.count for t in graph.tasks for w in t.operator.weights), 0)
-    room = np.maximum(o["host_memory"] - stored, 0.0) / token_bytes
+    left = np.maximum(o["host_memory"] - stored, 0.0)
+    room = np.minimum(left, o["kv_memory"] or np.inf) / token_bytes
     used, lens = prompt + output / 2, o["policy"] == "lens"
     held = used if lens else o["longest"] * prompt + output
     requests = room / held
@@ -127,6 +128,7 @@ def _steady(timelines: Sequence[Timeline], prompt: Num, output: Num, token_bytes
     return {
         "host_requests": requests,
         "memory_utilisation": 1.0 if lens else (prompt + output) / held,
+        "host_gpu_utilisation": (requests + fresh) * on_gpu / step,
         "host_tokens_per_s": requests * output / (ahead + output * step),
     }
 

@@ -164,6 +164,7 @@ class OffloadSection(Strict):
     link: Bandwidth  # measured
     host_memory: Bytes
     host_bandwidth: Bandwidth
+    kv_memory: Bytes | None = None  # of the host for caches; none: what the weights leave
     # lens: pages, prompts and tokens share every pass; lightning: the longest request is reserved, prompts go first
     policy: Literal["lens", "lightning"] = "lens"
     longest: Annotated[float, Field(ge=1, le=100, strict=False)] = 1.0  # prompt of a batch over its mean

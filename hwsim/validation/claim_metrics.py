@@ -18,7 +18,9 @@ Side = Sequence[Document]
 UNITS: Final = {
     "ms": 1e-3, "s": 1.0, "us": 1e-6, "token/s": 1.0, "token/s/GPU": 1.0, "x": 1.0, "fraction": 1.0, "-": 1.0, "": 1.0,
     "W": 1.0, "%": 0.01, "GB": 1e9, "GiB": 1024.0**3, "MB": 1e6, "GB/s": 1e9, "MAC": 1.0, "count": 1.0, "token": 1.0,
-    "request": 1.0, "user": 1.0, "USD/h": 1.0, "KB": 1e3, "GFLOP": 1e9, "B": 1.0,
+    "request": 1.0, "user": 1.0, "USD/h": 1.0, "KB": 1e3, "GFLOP": 1e9, "B": 1.0, "J": 1.0, "mJ": 1e-3, "kJ": 1e3,
+    "J/token": 1.0, "mJ/token": 1e-3, "token/J": 1.0, "token/s/W": 1.0, "USD/Mtoken": 1.0, "token/USD": 1.0,
+    "TB/s": 1e12, "MB/s": 1e6,
 }  # fmt: skip
 
 
@@ -93,6 +95,11 @@ ABSOLUTE: Final[dict[str, Callable[[Document], float]]] = {
     "latency": _time,
     "time": _time,
     "power": lambda d: metric(d, "average_power_w"),
+    "energy_per_token": lambda d: metric(d, "energy_j_per_token"),
+    "tokens_per_joule": lambda d: 1 / metric(d, "energy_j_per_token"),
+    "energy": lambda d: metric(d, "average_power_w") * metric(d, "latency_s"),
+    "tokens_per_dollar": lambda d: 1e6 / metric(d, "cost_usd_per_mtok"),
+    "memory_bytes": lambda d: _held(d) * float(d["hardware"]["devices"]),
     "weight_bytes": lambda d: float(d["memory"]["weights_bytes"]) * float(d["hardware"]["devices"]),
     "kv_bytes": lambda d: float(d["memory"]["kv_cache_bytes"]),
     "speedup_over_plain": lambda d: metric(d, "speedup"),
@@ -142,6 +149,8 @@ RATIO: Final[dict[str, Callable[[Document, Document], float]]] = {
     "throughput_gain": lambda a, b: ABSOLUTE["throughput_end_to_end"](a) / ABSOLUTE["throughput_end_to_end"](b) - 1,
     "host_rate_ratio": lambda a, b: metric(a, "host_tokens_per_s") / metric(b, "host_tokens_per_s"),
     "batch_ratio": lambda a, b: metric(a, "split_max_batch") / float(b["memory"]["max_batch"]),
+    "context_ratio": lambda a, b: metric(a, "max_context_tokens") / metric(b, "max_context_tokens"),
+    "rated_efficiency_ratio": lambda a, b: _rated_energy(b) / _rated_energy(a),
     "power_reduction": lambda a, b: 1 - metric(a, "average_power_w") / metric(b, "average_power_w"),
     **claim_serving.RATIO,
     "flops_ratio": lambda a, b: _peak(a) / _peak(b),

@@ -121,9 +121,15 @@ def _points(claim: Claim, file: ClaimsFile, side: str) -> tuple[tuple[Point, ...
 
 
 def _named(values: Mapping[str, Any], setup: Mapping[str, Any]) -> dict[str, Any]:
-    """Values that a rule takes from the setup: ``$pruned`` is the setup's key of that name."""
-    taken = {k: setup.get(v[1:]) if isinstance(v, str) and v.startswith("$") else v for k, v in values.items()}
+    """Values that a rule takes from the setup: ``$pruned`` is the key of that name, ``$kv_gb GB`` one with a unit."""
+    taken = {k: _taken(v, setup) if isinstance(v, str) and v.startswith("$") else v for k, v in values.items()}
     return {k: v for k, v in taken.items() if v is not None}
+
+
+def _taken(text: str, setup: Mapping[str, Any]) -> Any:
+    key, _, unit = text[1:].partition(" ")
+    value = setup.get(key)
+    return f"{value} {unit}" if unit and value is not None else value
 
 
 def _axes(axes: Sequence[Mapping[str, list[Any]]]) -> list[dict[str, Any]]:
