@@ -14,7 +14,7 @@ from hwsim.cost.gpu import attention_decode, attention_prefill, moe
 from hwsim.cost.gpu.gemm import ACTIVATIONS
 from hwsim.cost.gpu.vector import OPS
 from hwsim.cost.peaks import compute_path
-from hwsim.ir.platform import Platform
+from hwsim.ir.platform import Device, Platform
 from hwsim.ir.workload import NumberFormat, Operator
 
 Row = Mapping[str, Any]
@@ -70,7 +70,7 @@ def collective_columns(operator: Operator, platform: Platform) -> Row | None:
     ranks = operator.dims["ranks"]
     if np.max(ranks) > platform.node_size or np.min(ranks) < 2:
         return None
-    linked = any(not link.name.lower().startswith(("pcie", "host")) for link in platform.device.links)
+    linked = has_peer_link(platform.device)
     custom = operator.op == "all_reduce" and linked
     return {
         "op": operator.op,
@@ -79,6 +79,11 @@ def collective_columns(operator: Operator, platform: Platform) -> Row | None:
         "topology": "single-node-nvswitch" if linked else "single-node-pcie",
         "backend": "engine-custom" if custom else "engine",
     }
+
+
+def has_peer_link(device: Device) -> bool:
+    """Whether the library's kernels may use another link than PCIe inside a node."""
+    return any(not link.name.lower().startswith(("pcie", "host")) for link in device.links)
 
 
 ADAPTERS: Final[dict[str, tuple[str, Callable[[Operator, Platform], Row | None]]]] = {

@@ -16,6 +16,7 @@ import numpy as np
 from hwsim.cost import generic
 from hwsim.cost.bracketed import bracketed, plain
 from hwsim.cost.collectives import links_of, ring_across_s
+from hwsim.cost.gpu.adapters import has_peer_link
 from hwsim.cost.gpu.collective import hops
 from hwsim.cost.gpu.donors import choose
 from hwsim.cost.gpu.facts import facts
@@ -78,9 +79,8 @@ def hop_count(op: str, ranks: Num, node_size: int) -> Num:
 
 def _inside(op: str, local: Num, size: Num, platform: Platform) -> KernelTime | None:
     """Time of the library's kernel over the ranks of one node; its launch alone where each node has one."""
-    up, device = platform.scale_up, platform.device
-    linked = up is not None and not up.name.lower().startswith(("pcie", "host"))
-    kernel_class, family = f"{op}@{'nvlink' if linked else 'pcie'}", families()["collective"]
+    device, family = platform.device, families()["collective"]
+    kernel_class = f"{op}@{'nvlink' if has_peer_link(device) else 'pcie'}"
     choice = choose(device.calibration, family, kernel_class)
     if not choice.donor:
         return None
