@@ -340,7 +340,7 @@ def _run(seeds: range, folder: Path) -> Counter[str]:
 def test_mutations_change_the_file() -> None:
     originals = {p.read_bytes() for p in _originals()}
     changed = sum(mutated(seed)[0] not in originals for seed in range(200))
-    assert changed > 180
+    assert changed > 170  # a few mutations leave a file as it is; which ones depends on the catalog
 
 
 def test_mutated_files_give_typed_errors_or_finite_devices(tmp_path: Path) -> None:
