@@ -74,10 +74,27 @@ def validate(model: type[ModelT], document: Document, data: Any = None) -> Model
             seen=repr(payload)[:60],
             fix=f"start it with: schema: {schema_id(model)}",
         )
+    _refuse_other_kind(payload, document, schema_id(model))
     try:
         return model.model_validate(payload)
     except ValidationError as error:
         raise translate(error.errors(include_url=False), document, model) from None
+
+
+def _refuse_other_kind(payload: dict[Any, Any], document: Document, wanted: str) -> None:
+    """A good file of another kind is one mistake, not twenty."""
+    given = payload.get("schema")
+    if not isinstance(given, str) or not given.startswith("hwsim/"):
+        return
+    kinds = [name.removeprefix("hwsim/").partition("@")[0] for name in (given, wanted)]
+    if nearest(kinds[0], kinds[1:]):  # the same, or a slip of the pen
+        return
+    raise InputError(
+        "the file is of another kind",
+        where=document.where(("schema",)),
+        seen=given[:80],
+        fix=f"name a file with schema: {wanted}",
+    )
 
 
 def schema_id(model: type[BaseModel]) -> str:
@@ -99,7 +116,10 @@ def _problem(error: ErrorDetails, document: Document, model: type[BaseModel]) ->
     loc: KeyPath = _key_path(error["loc"], document.data)
     context = error.get("ctx") or {}
     fix = str(context.get("fix", ""))
-    seen = repr(error.get("input"))[:80]
+    seen = str(context.get("seen") or repr(error.get("input"))[:80])
+    if not loc and isinstance(error.get("input"), dict):  # a rule over several keys: the whole file says nothing
+        seen = str(context.get("seen", ""))
+        loc = (str(context["key"]),) if "key" in context else ()
     kind, key = error["type"], str(loc[-1]) if loc else ""
     if kind == "extra_forbidden":
         known = _known_keys(model, loc[:-1])

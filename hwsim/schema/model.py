@@ -149,9 +149,10 @@ class ModelSpec(Strict):
     @model_validator(mode="after")
     def _consistent(self) -> ModelSpec:
         if self.heads % self.kv_heads:
-            raise _bad("heads must be a multiple of kv_heads", "grouped queries share keys evenly")
+            seen = f"{self.heads} heads, {self.kv_heads} kv_heads"
+            raise _bad("heads must be a multiple of kv_heads", "grouped queries share keys evenly", "kv_heads", seen)
         if self.arch in ("decoder", "encoder", "encoder-decoder", "recurrent") and self.vocab == 0:
-            raise _bad("vocab must be > 0 for a text model", "give the embedding table's rows")
+            raise _bad("vocab must be > 0 for a text model", "give the embedding table's rows", "vocab", "0")
         if self.rotary_dim > (self.mla.qk_rope_head_dim if self.mla else self.head_dim):
             raise _bad("rotary_dim exceeds head_dim", "leave it out where the whole head rotates")
         for section, arch in (("vision", "vision"), ("diffusion", "diffusion"), ("encoder", "encoder-decoder")):
@@ -187,5 +188,7 @@ class ModelSpec(Strict):
             )
 
 
-def _bad(what: str, fix: str) -> PydanticCustomError:
-    return PydanticCustomError("range", "{what}", {"what": what, "fix": fix})
+def _bad(what: str, fix: str, key: str = "", seen: str = "") -> PydanticCustomError:
+    """A rule over several keys; `key` is the one whose line is named."""
+    place = {"key": key} if key else {}
+    return PydanticCustomError("range", "{what}", {"what": what, "fix": fix, "seen": seen, **place})

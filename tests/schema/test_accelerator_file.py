@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from hwsim import content
 from hwsim.errors import InputError
+from hwsim.frontends.catalog import load_model
 from hwsim.schema.loader import load_hardware
 
 NPU = """schema: hwsim/accelerator@1
@@ -44,3 +46,29 @@ def test_what_no_machine_has_is_refused(tmp_path: Path, good: str, bad: str, say
         load_hardware(str(file))
     assert says in str(caught.value)
     assert f"t.yaml:{line}" in str(caught.value)
+
+
+def test_a_file_of_another_kind_is_one_mistake(tmp_path: Path) -> None:
+    file = tmp_path / "t.yaml"
+    file.write_text(NPU)
+    with pytest.raises(InputError) as caught:
+        load_model(str(file))
+    assert str(caught.value).count("\n") == 3
+    assert "t.yaml:1 schema" in str(caught.value)
+    assert "hwsim/model@1" in str(caught.value)
+
+
+def test_a_rule_over_several_keys_names_one_line_and_the_values(tmp_path: Path) -> None:
+    text = (
+        content.resolve("llama-2-7b", "model")
+        .path.read_text()
+        .replace("kv_heads: 32", "kv_heads: 5")
+        .replace("name: llama-2-7b", "name: t")
+    )
+    file = tmp_path / "t.yaml"
+    file.write_text(text)
+    with pytest.raises(InputError) as caught:
+        load_model(str(file))
+    line = 1 + next(i for i, row in enumerate(text.split("\n")) if row.startswith("kv_heads"))
+    assert f"t.yaml:{line} kv_heads" in str(caught.value)
+    assert "32 heads, 5 kv_heads" in str(caught.value)
