@@ -326,6 +326,7 @@ def _check_routes(o: Mapping[str, Any], device: Device) -> None:
             where="mesh.tree",
             seen=f"{needed} of {o['routes']}",
             fix=f"mesh.tree={o['routes'] - 1} or less",
+            budget={"routes_needed": needed, "routes": o["routes"], "routes_missing": needed - o["routes"]},
         )
 
 
