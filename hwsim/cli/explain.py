@@ -12,7 +12,6 @@ from hwsim.cli import options as o
 from hwsim.errors import InputError
 
 DEFAULT: Final = "tpot_s"
-SUBJECTS: Final = "Metric, phase, operator (decode.block.qkv), memory; of a mapping: GEMM, GEMM.energy, GEMM.LEVEL."
 MAPPING: Final = "hwsim/mapping@1"
 _SAVED: Final = ("hwsim/estimate@1", MAPPING)
 

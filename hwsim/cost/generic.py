@@ -21,7 +21,6 @@ COMPUTE_EFFICIENCY: Final = 0.75
 MEMORY_EFFICIENCY: Final = 0.80
 OVERLAP_EXPONENT: Final = 4
 BAND: Final = 1.45
-DEFAULT_LAUNCH_S: Final = 5e-6  # of a device whose file gives none: order of a driver launch
 
 
 def takes(device: Device) -> tuple[str, ...]:

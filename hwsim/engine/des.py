@@ -28,11 +28,6 @@ def one_stream(task: Task) -> str:
     return task.resource
 
 
-def links_apart(task: Task) -> str:
-    """Collectives on a stream of their own, so that independent compute overlaps them."""
-    return f"{task.resource}:link" if task.kind == "collective" else task.resource
-
-
 def run(
     graph: MappedGraph,
     efficiency: str = "calibrated",

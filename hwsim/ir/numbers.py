@@ -13,11 +13,6 @@ import numpy as np
 Num: TypeAlias = int | float | np.ndarray[Any, Any]
 
 
-def is_scalar(value: Num) -> bool:
-    """True for a plain number or a zero-dimensional array."""
-    return np.ndim(value) == 0
-
-
 def exact(value: Num) -> Num:
     """Python int for an integral scalar, float64 array otherwise: counts stay exact and cannot overflow.
 

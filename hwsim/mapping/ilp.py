@@ -134,11 +134,3 @@ class Program:
         rows = np.repeat(np.arange(self.n_rows), lengths)
         data = (np.concatenate(self._values), (rows, np.concatenate(self._columns)))
         return csc_matrix(data, shape=(self.n_rows, self.n_columns))
-
-
-def fold_equal(rows: Sequence[Any]) -> list[tuple[Any, int]]:
-    """Symmetry folding: equal items become one with a count, so that no solver tells identical things apart."""
-    counts: dict[Any, int] = {}
-    for item in rows:
-        counts[item] = counts.get(item, 0) + 1
-    return list(counts.items())

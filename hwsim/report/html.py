@@ -40,12 +40,7 @@ def page(document: rows.Document) -> str:
 def figure_blocks(figures: list[tuple[str, go.Figure]]) -> list[str]:
     """HTML of figures; the first carries the one copy of plotly. Fixed ids keep pages byte-stable."""
     return [
-        figure.to_html(
-            full_html=False,
-            include_plotlyjs=index == 0,
-            div_id=f"figure-{name}",
-            config={"displaylogo": False, "displayModeBar": False},
-        )
+        figure.to_html(full_html=False, include_plotlyjs=index == 0, div_id=f"figure-{name}", config=_CONFIG)
         for index, (name, figure) in enumerate(figures)
     ]
 

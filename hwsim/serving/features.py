@@ -30,10 +30,6 @@ PARTITION: Final[Fields] = {
 }  # fmt: skip
 _INTEGERS: Final = ("most", "least", "stages", "last_tokens")
 _SECONDS: Final = {"period": "period_s", "downtime": "downtime_s", "startup": "startup_s", "switch": "switch_s"}
-OPTIONS: Final[Mapping[str, Any]] = {
-    "migration": None, "autoscale": None, "failures": None, "partition": None, "queue_limit": None, "decode_hw": None,
-    "kv_transfer": "layerwise", "kv_link": None, "mixed": 0,
-}  # fmt: skip
 
 
 def replicas_of(given: Mapping[str, Any], engine: Engine, decode: Engine | None) -> list[ReplicaSpec]:

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from hwsim.cost.gpu.donors import choose
 from hwsim.cost.gpu.facts import facts
 from hwsim.cost.gpu.family import Family
-from hwsim.cost.gpu.registry import family as family_named
 from hwsim.errors import InputError
 from hwsim.ir.platform import Device
 from hwsim.schema.calibration import CalibrationFile, from_files, kinship
@@ -225,11 +224,6 @@ def to_text(file: CalibrationFile) -> str:
         "# ln(measured / predicted) on sites that the fit did not see.\n"
     )
     return head + to_yaml(file.model_dump(by_alias=True, exclude_none=True))
-
-
-def parameters_of(file: CalibrationFile, family: str, kernel_class: str) -> dict[str, float]:
-    """Fitted parameters of one class with the family's start values for the rest."""
-    return {**family_named(family).start(), **file.families[family].classes[kernel_class].parameters}
 
 
 def _digits(value: Any, digits: int = 4) -> float:

@@ -30,7 +30,6 @@ APPEND_THREADS: Final = 512.0  # largest block of the KV-append kernel: one bloc
 EXP_PER_CLK_SM: Final = 16.0  # special-function results per clock and SM (CUDA C guide, arithmetic throughput table)
 SPLIT_EFFICIENCY: Final = 0.85  # FlashAttention takes the fewest splits within 85 % of the best SM occupancy
 BYTES: Final = {"bf16": 2.0, "fp16": 2.0, "fp32": 4.0, "fp8": 1.0, "int8": 1.0, "fp4": 0.5625}
-KV_CLASSES: Final = ("bf16kv", "fp8kv")
 # Candidates of the split search: dense where the choice matters, sparse above.
 _SPLITS: Final = np.array([*range(1, 17), 18, 20, 22, 24, 28, 32, 36, 40, 48, 56, 64, 80, 96, 112, 128], dtype=float)
 

@@ -108,9 +108,6 @@ def join(*parts: Any) -> Array:
     return key
 
 
-PROTOCOLS = ("graph", "eager", "kineto", "engine")
-
-
 def protocol(backend: Any) -> Array:
     """How a backend was timed: eager PyTorch events, kineto kernel spans, an engine's step, else graph replay."""
     text = names(backend)

@@ -13,7 +13,6 @@ from hwsim.mapping.decide.effects import Effect
 from hwsim.mapping.fused.problem import Attention
 from hwsim.mapping.fused.search import FusedDecision
 from hwsim.mapping.machine import Machine
-from hwsim.mapping.problem import Gemm
 
 FLOP_PER_LANE: Final = 2  # vector peaks count a fused multiply-add as two operations; softmax has no such pairs
 
@@ -63,14 +62,6 @@ def effect_of_fused(machine: Machine, device: Device, a: Attention, decision: Fu
         excess_bytes=max(counts.words_by[main] - a.compulsory_words, 0.0) * word,
         level_s={name: c / machine.clock_hz for name, c in counts.cycles_by.items() if name in near},
         moved_bytes={name: words * word for name, words in counts.words_by.items() if name in known},
-    )
-
-
-def products_of_fused(a: Attention) -> tuple[Gemm, Gemm]:
-    """The two products of an attention when they are mapped apart (over the whole rectangle)."""
-    return (
-        Gemm(a.rows, a.keys, a.head_dim, a.batch, f"{a.name}.qk"),
-        Gemm(a.rows, a.value_dim, a.keys, a.batch, f"{a.name}.av"),
     )
 
 
