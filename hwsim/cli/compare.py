@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import typer
+
 from hwsim.cli import groups as g
 from hwsim.cli import options as o
+from hwsim.errors import InfeasibleError
 
 
 class Run(g.Splits):
@@ -22,11 +25,17 @@ def command(
     mapping: g.Mapping,
     to: g.Destination,
 ) -> None:
-    """The same scenario on several machines; what differs besides the machine is said above the table."""
+    """The same scenario on several machines; what differs besides the machine is said above the table.
+
+    Exit code 3 where none of them can run it; the table says why.
+    """
     form = to.form("table", "json", "csv")
     from hwsim.api import compare
 
-    to.emit(_render(compare(workload, hw, **g.keywords(request, run, mapping)), form))
+    comparison = compare(workload, hw, **g.keywords(request, run, mapping))
+    to.emit(_render(comparison, form))
+    if all("infeasible" in column for column in comparison["columns"]):
+        raise typer.Exit(InfeasibleError.exit_code)
 
 
 def _render(comparison: dict[str, object], form: str) -> str:
