@@ -1,7 +1,7 @@
 """Tensor x pipeline x data x expert x sequence parallelism of a whole model under memory and service limits.
 
 The candidates arrive costed by the engine; this file decides. Replace it by a rule of your own with
-``hwsim map MODEL --mapper ./mine.py --devices 16``.
+``hwsim map MODEL --hw X --mapper parallelism --chooser ./mine.py``.
 """
 
 from __future__ import annotations

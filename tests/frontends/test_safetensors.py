@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hwsim.cli.main import run
 from hwsim.errors import InputError
 from hwsim.frontends.catalog import load_model
 from hwsim.frontends.safetensors import read_checkpoint
@@ -53,6 +54,24 @@ def test_a_whole_checkpoint_agrees_with_its_model(tmp_path: Path) -> None:
     with path.open("r+b") as handle:
         handle.truncate(path.stat().st_size + 4 * model.parameters)
     assert read_checkpoint(path).difference(model.parameters) == 0.0
+
+
+def test_import_holds_the_shape_against_the_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = {
+        "model_type": "llama", "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 100,
+        "num_key_value_heads": 2, "intermediate_size": 128, "rms_norm_eps": 1e-5, "tie_word_embeddings": False,
+        "hidden_act": "silu", "max_position_embeddings": 512,
+    }  # fmt: skip
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    # per layer: q, o 2 x 64 x 64; k, v 2 x 64 x 32; three matrices 64 x 128; two norms. Both ends 100 x 64; last norm.
+    count = 2 * (2 * 64 * 64 + 2 * 64 * 32 + 3 * 64 * 128 + 2 * 64) + 2 * 100 * 64 + 64
+    right = save(tmp_path / "right.safetensors", {"w": tensor("BF16", [count], 0, 2 * count)}, 2 * count)
+    wrong = save(tmp_path / "wrong.safetensors", {"w": tensor("BF16", [count // 2], 0, 2 * (count // 2))}, 2 * count)
+    ask = ["import", str(tmp_path / "config.json"), "--checkpoint"]
+    assert run([*ask, str(right)]) == 0 and "as the shape says" in capsys.readouterr().err
+    assert run([*ask, str(wrong)]) == 4
+    shown = capsys.readouterr()
+    assert shown.out == "" and f"{count // 2:,}" in shown.err and f"{count:,}" in shown.err
 
 
 @pytest.mark.parametrize(
