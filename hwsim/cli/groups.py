@@ -98,8 +98,13 @@ class Destination(Group):
     force: o.Force = False
 
     def form(self, *known: str) -> str:
-        """The format asked for, or that of the file's suffix. Raises UnknownNameError, InputError."""
-        return o.check_format(o.format_of(self.format_, self.out), known)
+        """The format asked for, or that of the file's suffix; the file is checked before any work.
+
+        Raises UnknownNameError, InputError.
+        """
+        form = o.check_format(o.format_of(self.format_, self.out), known)
+        o.check_file(self.out, self.force)
+        return form
 
     def emit(self, text: str) -> None:
         """Write the result. Raises InputError if a file is in the way."""

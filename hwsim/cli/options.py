@@ -109,6 +109,15 @@ def check_free(out: Path | None, force: bool) -> None:
         raise InputError(f"the output {kind} exists", where=str(out), fix="choose another name or add --force")
 
 
+def check_file(out: Path | None, force: bool) -> None:
+    """As `check_free`, of one file: a folder is never replaced by it. Raises InputError."""
+    if out is not None and out.is_dir():
+        raise InputError(
+            "the output is a folder", where=str(out), fix=f"name a file in it, e.g. -o {out / 'result.json'}"
+        )
+    check_free(out, force)
+
+
 def emit(text: str, out: Path | None, force: bool = False) -> None:
     """Write a result to stdout, or whole and atomically to a file. Raises InputError if the file is in the way."""
     body = text if text.endswith("\n") else text + "\n"
@@ -116,7 +125,7 @@ def emit(text: str, out: Path | None, force: bool = False) -> None:
         sys.stdout.write(body)
         sys.stdout.flush()
         return
-    check_free(out, force)
+    check_file(out, force)
     _write(out, body)
     note(f"wrote {out}")
 

@@ -104,6 +104,7 @@ def command(
 ) -> None:
     """TTFT, TPOT, tails, throughput, goodput, energy and cost of serving a stream of requests."""
     form = to.form("table", "json", "csv", "html")
+    o.check_file(options.table, to.force)
     from hwsim.api import simulate
 
     # What the command line leaves alone may come from a scenario file.

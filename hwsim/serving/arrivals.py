@@ -15,6 +15,7 @@ from typing import Any, Final
 import numpy as np
 
 from hwsim.errors import InputError, unknown_name
+from hwsim.serving.bounds import MOST_TOKENS, check_lengths
 from hwsim.serving.fields import fields_of
 from hwsim.serving.traces import Trace
 
@@ -43,8 +44,8 @@ def unit_gaps(process: str, count: int, seed: int, cv: float = 1.0) -> Array:
     if process == "poisson":
         return draw.exponential(1.0, count)
     if process == "gamma":
-        if not cv > 0:
-            raise InputError("gamma arrivals need a coefficient of variation above 0", seen=repr(cv))
+        if not 0.01 <= cv <= 100:
+            raise InputError("gamma arrivals need a coefficient of variation from 0.01 to 100", seen=repr(cv))
         return draw.gamma(1 / cv**2, cv**2, count)
     if process == "bursty":
         hot = np.cumsum(draw.random(count) < 1 / 50) % 2 == 1
@@ -55,8 +56,7 @@ def unit_gaps(process: str, count: int, seed: int, cv: float = 1.0) -> Array:
 
 def lengths(kind: str, mean: float, count: int, seed: int, *, cv: float = 1.0, purpose: int = _PROMPTS) -> Array:
     """`count` token counts >= 1 of mean about `mean`: fixed, uniform (1 .. 2 mean), exponential, lognormal."""
-    if not (math.isfinite(mean) and mean >= 1):
-        raise InputError("the mean length must be at least one token", seen=repr(mean))
+    check_lengths(mean, cv, "--prompt" if purpose == _PROMPTS else "--output")
     draw = stream(seed, purpose)
     makers: dict[str, Callable[[], Array]] = {
         "fixed": lambda: np.full(count, round(mean)),
@@ -68,7 +68,7 @@ def lengths(kind: str, mean: float, count: int, seed: int, *, cv: float = 1.0, p
     }
     if kind not in makers:
         raise unknown_name("length distribution", kind, makers)
-    return np.maximum(1, makers[kind]()).astype(np.int64)
+    return np.clip(makers[kind](), 1, MOST_TOKENS).astype(np.int64)
 
 
 @dataclass(frozen=True, slots=True)

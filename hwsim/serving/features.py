@@ -67,12 +67,13 @@ def prepare_of(given: Mapping[str, Any], engine: Engine, level: ServiceLevel, la
         parts.append(lambda cluster: Migration(**moved).prepare(cluster))
     if given.get("autoscale") is not None:
         scale = {"most": int(given["replicas"]) * 2, **_named(given["autoscale"], AUTOSCALE, "--autoscale")}
+        if scale["most"] < scale.get("least", 1):
+            seen = f"least {scale['least']}, most {scale['most']}"
+            raise InputError("--autoscale needs least <= most", where="--autoscale", seen=seen)
         parts.append(lambda cluster: Autoscale(engine.replica, **scale).prepare(cluster))
     if given.get("failures") is not None:
         parts.append(Failures(outages(given["failures"])).prepare)
     if given.get("queue_limit") is not None:
-        if int(given["queue_limit"]) < 1:
-            raise InputError("--queue-limit must be at least 1", seen=str(given["queue_limit"]))
         parts.append(QueueLimit(int(given["queue_limit"])).prepare)
     return together(*parts) if parts else None
 

@@ -37,6 +37,8 @@ def _pairs(given: Any, where: str) -> dict[str, Any]:
         name, equals, value = part.partition("=")
         if not equals:
             raise InputError(f"{where} needs NAME=VALUE pairs", where=where, seen=part.strip())
+        if name.strip() in pairs:
+            raise InputError(f"{where} gives {name.strip()} twice", where=where, seen=str(given), fix="keep one")
         pairs[name.strip()] = value.strip()
     return pairs
 

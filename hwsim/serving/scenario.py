@@ -30,6 +30,7 @@ from hwsim.serving.traces import Trace
 
 SCHEMA: Final = "hwsim/serving-scenario@1"
 _CALL: Final = {"name": "text", "prompt": "number", "output": "number", "delay": "time"}
+_MOST_TURNS: Final = 10**7  # requests of a closed loop
 _LOOP: Final = {"users": "number", "turns": "number", "think": "time", "history": "number"}
 
 
@@ -107,7 +108,13 @@ def answering(given: Mapping[str, Any]) -> tuple[Any, Trace] | None:
 def _loop(given: Mapping[str, Any], loop: Any) -> tuple[Any, Trace]:
     fields = {"users": 8.0, "turns": 4.0, "think": 1.0, "history": 0.0, **fields_of(loop, _LOOP, "--closed-loop")}
     users, turns, history = int(fields["users"]), int(fields["turns"]), bool(fields["history"])
-    count = max(1, users * turns)
+    if not (1 <= users <= _MOST_TURNS and 1 <= turns <= _MOST_TURNS and users * turns <= _MOST_TURNS):
+        raise InputError(
+            f"--closed-loop takes 1 to {_MOST_TURNS:,} users x turns",
+            where="--closed-loop",
+            seen=f"{fields['users']:g} users x {fields['turns']:g} turns",
+        )
+    count = users * turns
     prompt, output = (_column(given, name, count) for name in ("prompt", "output"))
     source = ClosedLoop(users, turns, fields["think"], prompt, output, history=history, seed=int(given["seed"]))
     longest = array("l", prompt)

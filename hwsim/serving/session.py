@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from hwsim import units
 from hwsim.errors import InputError, unknown_name
 from hwsim.serving.arrivals import Lengths, generate
+from hwsim.serving.bounds import check_numbers
 from hwsim.serving.capacity import search_capacity
 from hwsim.serving.control import together
 from hwsim.serving.features import prepare_of, replicas_of
@@ -48,7 +48,7 @@ def run_session(given: Mapping[str, Any], note: Note = None) -> dict[str, Any]:
         limits = limits_of(given.get("limits"))
         found = search_capacity(
             trace, spec, level, attainment=given["attainment"], limits=limits, prepare=prepare, note=note,
-            tolerance=given["capacity_tolerance"],
+            tolerance=given["capacity_tolerance"], start_per_s=given.get("capacity_start"),
         )  # fmt: skip
         context["capacity"] = found.to_dict()
         trace = trace.at_rate(found.rate_per_s)
@@ -57,6 +57,8 @@ def run_session(given: Mapping[str, Any], note: Note = None) -> dict[str, Any]:
     try:
         if source is not None:
             result = serve(source, spec, level, prepare=prepare)
+        elif given.get("capacity") and not given.get("steady"):
+            result = found.result
         else:
             result = simulate(trace, spec, level, steady=bool(given.get("steady")), prepare=prepare, progress=note)
     except KeyboardInterrupt as stop:
@@ -77,15 +79,7 @@ def _check(given: Mapping[str, Any]) -> None:
         raise unknown_name("batching policy", given["policy"], POLICIES, where="--policy")
     if given["router"] not in ROUTERS:
         raise unknown_name("router", given["router"], ROUTERS, where="--router")
-    for name, low in (("replicas", 1), ("prefill_pool", 0)):
-        if given[name] < low:
-            raise InputError(f"--{name.replace('_', '-')} must be at least {low}", seen=str(given[name]))
-    for name in ("requests", "kv_blocks", "max_batch", "chunk"):
-        if given.get(name) is not None and given[name] < 1:
-            raise InputError(f"--{name.replace('_', '-')} must be at least 1", seen=str(given[name]))
-    rate = given.get("rate")
-    if rate is not None and not (math.isfinite(rate) and rate > 0):
-        raise InputError("--rate must be a finite number above 0", seen=str(rate))
+    check_numbers(given)
 
 
 def parse_slo(text: str | None) -> ServiceLevel:
@@ -96,7 +90,11 @@ def parse_slo(text: str | None) -> ServiceLevel:
             continue
         name, equals, value = part.partition("=")
         if name.strip() not in ("ttft", "tpot", "e2e") or not equals:
-            raise InputError("--slo needs NAME=TIME pairs", seen=part, fix="--slo ttft=1s,tpot=50ms,e2e=30s")
+            raise InputError(
+                "--slo needs NAME=TIME pairs", where="--slo", seen=part, fix="--slo ttft=1s,tpot=50ms,e2e=30s"
+            )
+        if f"{name.strip()}_s" in limits:
+            raise InputError(f"--slo gives {name.strip()} twice", where="--slo", seen=str(text), fix="keep one")
         limits[f"{name.strip()}_s"] = units.parse(value, "time", where=f"--slo {name.strip()}")
     return ServiceLevel(**limits)
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from hwsim.errors import InputError
 from hwsim.serving.cluster import Cluster, Source, TraceSource
 from hwsim.serving.record import FINISHED, REJECTED
 from hwsim.serving.result import ServingResult, steady_start
@@ -88,14 +89,24 @@ def _add_front_end(cluster: Cluster) -> None:
 
 
 def write_table(result: ServingResult, path: Path | str) -> None:
-    """Write the per-request table as CSV; empty cells where something never happened."""
+    """Write the per-request table as CSV, whole or not at all; empty cells where something never happened.
+
+    Raises InputError if the file cannot be written.
+    """
     table = {name: column.tolist() for name, column in result.table().items()}
     table["state"] = [_STATES.get(int(state), "unfinished") for state in table["state"]]
-    with Path(path).open("w", encoding="utf-8", newline="") as text:
-        writer = csv.writer(text)
-        writer.writerow(("request", *table))
-        for index, row in enumerate(zip(*table.values(), strict=True)):
-            writer.writerow((index, *(_cell(value) for value in row)))
+    part = Path(path).with_name(f".{Path(path).name}.part")
+    try:
+        with part.open("w", encoding="utf-8", newline="") as text:
+            writer = csv.writer(text)
+            writer.writerow(("request", *table))
+            for index, row in enumerate(zip(*table.values(), strict=True)):
+                writer.writerow((index, *(_cell(value) for value in row)))
+        part.replace(path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        seen = error.strerror or str(error)
+        raise InputError("cannot write the table of requests", where=str(path), seen=seen) from None
 
 
 def _cell(value: Any) -> Any:
