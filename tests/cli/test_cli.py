@@ -204,7 +204,7 @@ def test_a_closed_pipe_is_no_failure() -> None:
         (["evaluate", "llama7b", "--hw", "a100", "--set", "memories.hbm.read=0 TB/s"], 2, "> 0"),
         (["evaluate", "llama7b", "--hw", "a100", "--set", "memories.hbm.read=1e-300 TB/s"], 2, "at least 1"),
         (["evaluate", "llama7b", "--hw", "a100", "-o", ".", "--force"], 2, "is a folder"),
-        (["evaluate", "no-such-model", "--hw", "a100", "-o", "pyproject.toml", "--format", "json"], 2, "file exists"),
+        (["evaluate", "no-such-model", "--hw", "a100", "-o", __file__, "--format", "json"], 2, "file exists"),
         (["simulate", "llama7b", "--hw", "a100", "--requests-csv", "/nonexistent/x.csv"], 2, "does not exist"),
         (["evaluate", "llama7b", "--hw", "a100", "--prompt", "10000000"], 3, "KV cache of one sequence"),
         (["show", "nope-at-all"], 2, "catalog entry"),
