@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 _API = (
     "compare", "evaluate", "pair", "place", "plan", "plan_stages", "plan_training", "predict", "reproduce", "simulate",
-    "speculate", "timeline",
+    "speculate", "synthesize", "timeline",
 )  # fmt: skip
 __all__ = ["__version__", *_API]  # noqa: PLE0604
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from hwsim.api import reproduce as reproduce
     from hwsim.api import simulate as simulate
     from hwsim.api import speculate as speculate
+    from hwsim.api import synthesize as synthesize
     from hwsim.api import timeline as timeline
 
 

@@ -26,6 +26,7 @@ VERBS: Final[dict[str, tuple[str, str]]] = {
     "simulate": ("simulate", "Serve a stream of requests: TTFT, TPOT, tails, goodput under load."),
     "pair": ("pair", "Prompts on one machine, tokens on another: what handing the cache over costs."),
     "speculate": ("speculate", "A draft model guesses, the target checks; on one machine or on two at once."),
+    "synthesize": ("synthesize", "Resources and cycles of a small network built into an FPGA."),
     "predict": ("predict", "Kernel times with bands for the rows of a CSV file."),
     "validate": ("validate", "Score hwsim against measured runs, exact cases or real engines."),
     "measure": ("measure", "Run micro-benchmarks on this machine."),

@@ -23,6 +23,7 @@ CALLS: dict[str, list[str]] = {
     "reproduce": ["reproduce"],
     "pair": ["pair", "gpt2-xl", "--hw", "t4", "--network", "10 GB/s"],
     "speculate": ["speculate", "gpt2-xl", "--hw", "t4", "--draft", "gpt2"],
+    "synthesize": ["synthesize", "dense:16x64,dense:64x5"],
     "import": ["import", "absent.json"],
     "validate mapping": ["validate", "mapping", "."],
     "validate serving": ["validate", "serving", "."],
