@@ -17,145 +17,44 @@ by their host.
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hwsim import content
 from hwsim.engine.estimate import estimate
-from hwsim.errors import HwsimError, InputError
 from hwsim.frontends.catalog import resolve_model
 from hwsim.frontends.formats import Formats
 from hwsim.ir.platform import Platform
 from hwsim.ir.scenario import Scenario
-from hwsim.schema.loader import load_hardware
+from hwsim.validation.endtoend_runs import (
+    Deployment,
+    Report,
+    Run,
+    Scored,
+    node_of,
+    read_runs,
+    score_deployments,
+    unusable,
+)
 
 Array = NDArray[Any]
-COLUMNS: Final = ("model", "gpu", "backend", "isl", "osl", "concurrency", "tp", "ttft_ms", "tpot_ms")
 # Front end between a request's arrival and its first scheduling, seconds: tokenizer, HTTP, scheduler hand-over.
 # Median of what the DEV rows of each engine leave over the queueing terms above.
 FRONT_END_S: Final = {"trtllm": 0.045, "vllm": 0.0, "sglang": 0.0}
 CROWD: Final = 8  # prompts of the pass whose cost beyond one prompt gives that of one more prompt in a running batch
-LOW_CONCURRENCY: Final = 8
-MOST_ROWS: Final = 200_000
-# Benchmarks name fp8 checkpoints by their quantization; catalog format of (precision, gemm_quant).
-_FORMATS: Final = {
-    ("fp8", "fp8_block"): "fp8_blk",
-    ("fp8", "fp8"): "fp8",
-    ("fp4", "nvfp4"): "nvfp4",
-    ("fp16", ""): "fp16",
-    ("", ""): "bf16",
-}
-_NATIVE: Final = {"gpt-oss": "mxfp4", "minimax": "fp8_blk", "deepseek-r1": "fp8_blk", "deepseek-v3": "fp8_blk"}
-"""Checkpoints published in a narrow format: engines load them as they are, whatever the run is called."""
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """One benchmark row. `line` is 1-based; empty numbers are NaN."""
-
-    line: int
-    text: Mapping[str, str]
-
-    def number(self, name: str) -> float:
-        value = self.text.get(name, "")
-        try:
-            return float(value) if value else float("nan")
-        except ValueError:
-            return float("nan")
-
-    @property
-    def weights(self) -> str:
-        """Catalog name of the weight format."""
-        model = self.text["model"].lower()
-        native = next((fmt for part, fmt in _NATIVE.items() if part in model), None)
-        key = (self.text.get("precision", ""), self.text.get("gemm_quant", ""))
-        return native or _FORMATS.get(key) or _FORMATS.get((key[0], key[0]), "bf16")
-
-
-@dataclass(frozen=True, slots=True)
-class Scored:
-    """Predictions in milliseconds beside a run."""
-
-    run: Run
-    ttft_ms: float
-    tpot_ms: float
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """Scored runs, and why others were left out: reason -> rows."""
-
-    scored: tuple[Scored, ...]
-    skipped: Mapping[str, int] = field(default_factory=dict)
-
-
-def read_runs(path: Path) -> list[Run]:
-    """Rows of a serving CSV. Raises InputError where the file or its columns are wrong."""
-    try:
-        with path.open(newline="", encoding="utf-8") as stream:
-            reader = csv.DictReader(stream)
-            header = reader.fieldnames or []
-            rows = [
-                Run(i + 2, {k: v or "" for k, v in row.items() if k}) for i, row in enumerate(reader) if i < MOST_ROWS
-            ]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError("cannot read the serving runs", where=str(path), seen=str(error)[:120]) from None
-    missing = [name for name in COLUMNS if name not in header]
-    if missing:
-        raise InputError(
-            "the columns are not those of serving runs",
-            where=str(path),
-            seen=", ".join(header)[:200],
-            fix=f"add {', '.join(missing)}",
-        )
-    return rows
+LOW_CONCURRENCY: Final = 8  # clients; at most so many is reported apart, as batches are small
 
 
 def predict_runs(runs: Sequence[Run]) -> Report:
     """TTFT and TPOT of every aggregated closed-loop run; one engine call a deployment, arrays over its runs."""
-    groups: dict[tuple[str, str, str, int, int], list[Run]] = {}
-    skipped: dict[str, int] = {}
-    for run in runs:
-        reason = unusable(run)
-        if reason:
-            skipped[reason] = skipped.get(reason, 0) + 1
-        else:
-            tp = int(run.number("tp"))
-            groups.setdefault((run.text["model"], run.text["gpu"], run.weights, tp, expert_ranks(run, tp)), []).append(
-                run
-            )
-    scored: list[Scored] = []
-    for deployment, members in groups.items():
-        try:
-            scored += _predict(deployment, members)
-        except HwsimError as error:
-            skipped[error.what] = skipped.get(error.what, 0) + len(members)
-    return Report(tuple(sorted(scored, key=lambda s: s.run.line)), skipped)
+    return score_deployments(runs, unusable, _predict)
 
 
-def unusable(run: Run) -> str:
-    """Why a row has no prediction, or nothing."""
-    if run.text.get("mode", "agg") != "agg":
-        return f"mode {run.text['mode'][:20]}: not a closed loop on one deployment"
-    numbers = [run.number(k) for k in ("isl", "osl", "concurrency", "tp", "ttft_ms", "tpot_ms")]
-    if not all(np.isfinite(v) and v > 0 for v in numbers):
-        return "a length, degree or measured time is missing"
-    return "pipeline parallel" if run.number("pp") > 1 else ""
-
-
-def expert_ranks(run: Run, tp: int) -> int:
-    """Expert-parallel ranks of a run, at most its tensor-parallel ones."""
-    ranks = run.number("moe_ep")
-    return int(min(ranks, tp)) if np.isfinite(ranks) and ranks > 1 else 1
-
-
-def _predict(deployment: tuple[str, str, str, int, int], runs: Sequence[Run]) -> list[Scored]:
+def _predict(deployment: Deployment, runs: Sequence[Run]) -> list[Scored]:
     name, gpu, weights, tp, ep = deployment
     model = resolve_model(name).model
     platform = node_of(gpu, tp)
@@ -179,18 +78,6 @@ def _metric(model: Any, platform: Platform, scenario: Scenario, formats: Formats
     return np.asarray(estimate(model, platform, scenario, formats).metrics[name].value)
 
 
-def node_of(gpu: str, ranks: int) -> Platform:
-    """A platform with at least `ranks` of that GPU: the device alone, the first shipped node, or bare copies."""
-    alone = load_hardware(gpu).platform
-    if ranks == 1:
-        return alone
-    for name in sorted(content.catalog("node")):
-        node = load_hardware(name).platform
-        if node.device.name == alone.device.name and node.count >= ranks:
-            return node
-    return alone.with_(count=ranks)
-
-
 def validate_endtoend(path: Path | str, *, simulated: bool = False) -> dict[str, Any]:
     """Score a file, or ``e2e_serving.csv`` of a folder: one row a model, engine and concurrency band, and in all.
 
@@ -200,7 +87,7 @@ def validate_endtoend(path: Path | str, *, simulated: bool = False) -> dict[str,
     path = path / "e2e_serving.csv" if path.is_dir() else path
     runs = read_runs(path)
     if simulated:
-        from hwsim.validation.endtoend_loops import simulate_runs
+        from hwsim.validation.endtoend_loops import simulate_runs  # loads the request-level simulator
 
         report = simulate_runs(runs)
     else:

@@ -13,22 +13,19 @@ from typing import Any, Final
 
 import numpy as np
 
-from hwsim.errors import HwsimError
 from hwsim.frontends.catalog import resolve_model
 from hwsim.frontends.formats import Formats
 from hwsim.ir.scenario import Scenario
 from hwsim.serving.front import engine_replica
 from hwsim.serving.sessions import ClosedLoop, serve
 from hwsim.serving.spec import ClusterSpec
-from hwsim.validation.endtoend import Report, Run, Scored, expert_ranks, node_of, unusable
+from hwsim.validation.endtoend_runs import Deployment, Report, Run, Scored, node_of, score_deployments, unusable
 
 ROUNDS: Final = 6  # requests a client sends; benchmarks send 3 to 10 (a choice among 4, 5, 6, 8 on the DEV rows)
 SPREAD: Final = 0.01  # half width of the lengths, as a share
 TRTLLM_TOKENS: Final = 8192  # max_num_tokens of TensorRT-LLM
 TRTLLM_SEQUENCES: Final = 2048  # its max_batch_size
-MOST_CLIENTS: Final = 4096
-
-Deployment = tuple[str, str, str, int, int]
+MOST_CLIENTS: Final = 4096  # of a loop that is simulated: minutes beyond
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,23 +50,11 @@ class Loop:
 
 def simulate_runs(runs: Sequence[Run]) -> Report:
     """TTFT and TPOT of every aggregated closed-loop run by simulation; equal runs are simulated once."""
-    skipped: dict[str, int] = {}
-    groups: dict[Deployment, list[Run]] = {}
-    for run in runs:
-        reason = unusable(run) or ("too many clients" if run.number("concurrency") > MOST_CLIENTS else "")
-        if reason:
-            skipped[reason] = skipped.get(reason, 0) + 1
-            continue
-        tp = int(run.number("tp"))
-        key = (run.text["model"], run.text["gpu"], run.weights, tp, expert_ranks(run, tp))
-        groups.setdefault(key, []).append(run)
-    scored: list[Scored] = []
-    for deployment, members in groups.items():
-        try:
-            scored += _simulated(deployment, members)
-        except HwsimError as error:
-            skipped[error.what] = skipped.get(error.what, 0) + len(members)
-    return Report(tuple(sorted(scored, key=lambda s: s.run.line)), skipped)
+
+    def refused(run: Run) -> str:
+        return unusable(run) or ("too many clients" if run.number("concurrency") > MOST_CLIENTS else "")
+
+    return score_deployments(runs, refused, _simulated)
 
 
 def _simulated(deployment: Deployment, runs: Sequence[Run]) -> list[Scored]:

@@ -23,7 +23,8 @@ from hwsim.errors import HwsimError
 from hwsim.frontends.catalog import resolve_model
 from hwsim.frontends.formats import Formats
 from hwsim.ir.scenario import Scenario
-from hwsim.validation.endtoend import Run, node_of, predict_runs, read_runs
+from hwsim.validation.endtoend import predict_runs
+from hwsim.validation.endtoend_runs import Run, node_of, read_runs
 
 LIMITS_MS: Final = (8.0, 10.0, 15.0, 20.0, 30.0, 50.0)
 TIE: Final = 0.03  # measured runs repeat within 3 %: closer pairs have no order

@@ -16,7 +16,8 @@ from hwsim.explore.layouts import Search, cost_layouts
 from hwsim.mapping.parallelism.choose import choose
 from hwsim.mapping.parallelism.columns import Columns, Limits
 from hwsim.mapping.parallelism.layouts import Layout
-from hwsim.validation.endtoend import Run, predict_runs
+from hwsim.validation.endtoend import predict_runs
+from hwsim.validation.endtoend_runs import Run
 from tests.mapping.test_parallelism import search
 
 
