@@ -38,7 +38,7 @@ class Flowing:
     now_s: float
     due_s: float
     until_s: float
-    _heap: list[tuple[int, int, Request]]
+    _next_end: int
     _front: list[Request]
     _back: list[Request]
     _chunks: list[tuple[Request, int]]
@@ -120,7 +120,7 @@ class Flowing:
             self.passed = passed = self.passed + 1
             self.context = context + decodes
             self.gaps.decoded(decodes, span_s, 0.0, 1, start_s, now_s)
-            if self._heap[0][0] <= passed:
+            if self._next_end <= passed:
                 self._finish_decodes(now_s)
         for request, tokens in chunks:
             request.processed = done = request.processed + tokens
@@ -163,9 +163,9 @@ class Flowing:
                 if gaps.newer or now_s != gaps.older_s:
                     gaps.decoded(decodes, span_s, 0.0, 1, now_s, end_s)
                 else:
-                    gaps.add((span_s, 0.0, 1, decodes))
+                    gaps.single((span_s, decodes))
                     gaps.older_s = end_s
-                if self._heap[0][0] <= passed:
+                if self._next_end <= passed:
                     self._finish_decodes(end_s)
                     decodes, context = self.decodes, self.context
             now_s = end_s
@@ -207,14 +207,14 @@ class Flowing:
 
     def _decode_until(self, now_s: float) -> float:
         """Decode runs from finish to finish up to the next arrival, if it is known; the time reached."""
-        heap, rows, until_s = self._heap, self.gaps, self.until_s
+        rows, until_s = self.gaps, self.until_s
         decode_line, next_s = self.time.decode_line, self.inbox.next_s
         decodes, context, passed, begin = self.decodes, self.context, self.passed, self.passed
         begin_s = now_s
         while decodes and now_s < next_s:
             if self._stale:
                 self._drop_stale()
-            count = heap[0][0] - passed
+            count = self._next_end - passed
             first_s, step_s, valid = decode_line(decodes, context)
             if count > valid:
                 count = valid
@@ -230,12 +230,12 @@ class Flowing:
             if rows.newer or now_s != rows.older_s:
                 rows.decoded(decodes, first_s, step_s, count, now_s, end_s)
             else:
-                rows.add((first_s, step_s, count, decodes))
+                rows.run((first_s, step_s, count, decodes))
                 rows.older_s = end_s
             now_s = end_s
             passed += count
             context += decodes * count
-            if heap[0][0] <= passed:
+            if self._next_end <= passed:
                 self.passed, self.context, self.decodes = passed, context, decodes
                 self._finish_decodes(now_s)
                 context, decodes = self.context, self.decodes

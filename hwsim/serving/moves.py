@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from hwsim.errors import LawViolation
-from hwsim.serving.iteration_time import iterations_until
+from hwsim.serving.iteration_time import UNBOUNDED, iterations_until
 from hwsim.serving.request import Request
 
 
@@ -45,7 +45,8 @@ class Movable:
     load_s: float
     area: float
     counted_s: float
-    _heap: list[tuple[int, int, Request]]
+    _ends: list[int]
+    _next_end: int
     _order: dict[int, Request]
     _front: list[Request]
     _back: list[Request]
@@ -100,8 +101,8 @@ class Movable:
         self.waiting.clear()
         for _ in lost:
             self._count_out(now_s)
-        self._heap.clear()
-        self._stale = 0
+        self._ends.clear()
+        self._stale, self._next_end = 0, UNBOUNDED
         self._version += 1
         self._busy, self._count, self._chunks, self._decoding = False, 0, [], False
         return lost

@@ -141,9 +141,8 @@ class Sarathi(Budgeted):
         replica.reserve_decode()
         budget = self.chunk - replica.decodes
         chunks: list[tuple[Request, int]] = []
-        partial = replica.take_partial()
-        if partial:
-            budget = self.resume(replica, partial, budget, chunks)
+        if replica.prefilling:
+            budget = self.resume(replica, replica.take_partial(), budget, chunks)
         if budget > 0 and replica.waiting:
             self.admit(replica, budget, chunks)
         return chunks, replica.decodes > 0
@@ -193,12 +192,14 @@ class VLLM1(Sarathi):
     planned_s: float = -1.0
 
     def plan(self, replica: Replica) -> Plan:
-        idle = not (self.ahead and (replica.decodes or replica.prefilling))
-        if idle:
-            self.noticed, self.planned_s = len(replica.waiting), replica.now_s
-        answer = Sarathi.plan(self, replica)
-        self.overlooked = self.noticed < len(replica.waiting) and self.ahead > 0
-        self.noticed, self.planned_s = len(replica.waiting), replica.now_s
+        waiting, begun, decodes = replica.waiting, replica.prefilling, replica.decodes
+        answer: Plan = ([], True)
+        if not (self.ahead and (decodes or begun)):  # idle
+            self.noticed, self.planned_s = len(waiting), replica.now_s
+        if self.noticed or begun or not decodes or replica.kv.committed >= replica.kv.total:
+            answer = Sarathi.plan(self, replica)
+        self.overlooked = self.noticed < len(waiting) and self.ahead > 0
+        self.noticed, self.planned_s = len(waiting), replica.now_s
         return answer
 
     def admit(self, replica: Replica, budget: int, chunks: list[tuple[Request, int]]) -> None:

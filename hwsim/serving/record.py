@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 WAITING: Final = 0
 FINISHED: Final = 1
 REJECTED: Final = 2
-FRESH: Final = 1 << 12  # numbers of fresh rows kept in a list
+FRESH: Final = 1 << 12  # numbers of a column kept in a list
 
 
 class Record:
@@ -53,52 +53,57 @@ class Record:
 
 
 class GapStore:
-    """Inter-token gaps of all requests as weighted samples: (first, step, count, sequences) a run of iterations.
+    """Inter-token gaps of all requests as weighted samples: runs of iterations, and single gaps.
 
-    Rows are put into `fresh`, a list, which is six times as fast as an array; `pack` moves them into the array.
+    `runs` holds (first, step, count, sequences) a run, `singles` (gap, sequences): lists, which take a row six times
+    as fast as an array; `pack` moves them into arrays.
     """
 
-    __slots__ = ("_packed", "fresh")
+    __slots__ = ("_runs", "_singles", "runs", "singles")
 
     def __init__(self) -> None:
-        self._packed = array("d")
-        self.fresh: list[float] = []
+        self._runs, self._singles = array("d"), array("d")
+        self.runs: list[float] = []
+        self.singles: list[float] = []
 
     def add(self, first_s: float, step_s: float, count: int, sequences: int) -> None:
-        self.fresh.extend((first_s, step_s, count, sequences))
-        if len(self.fresh) > FRESH:
+        """A run of `count` iterations of `sequences` sequences; one may be a single gap."""
+        if count == 1:
+            self.singles.extend((first_s, sequences))
+        else:
+            self.runs.extend((first_s, step_s, count, sequences))
+        if len(self.singles) > FRESH or len(self.runs) > FRESH:
             self.pack()
 
     def pack(self) -> None:
         """Move fresh rows to where they take 8 bytes a number."""
-        self._packed.fromlist(self.fresh)
-        self.fresh.clear()
-
-    @property
-    def rows(self) -> array[float]:
-        """All rows, one after another."""
-        self.pack()
-        return self._packed
+        self._runs.fromlist(self.runs)
+        self._singles.fromlist(self.singles)
+        self.runs.clear()
+        self.singles.clear()
 
     def weighted(self, parts: int = 8) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
         """(gap_s, weight): each run as up to `parts` equal groups at their mean gap; weights sum to the gap count."""
-        first, step, count, sequences = np.asarray(self.rows).reshape(-1, 4).T
+        self.pack()
+        first, step, count, sequences = np.asarray(self._runs).reshape(-1, 4).T
         groups = np.arange(parts)[:, None]
         used = np.minimum(count, parts)
         inside = groups < used
         middle = (groups + 0.5) * count / np.maximum(used, 1) - 0.5
-        gaps = first + step * middle
-        weights = np.where(inside, sequences * count / np.maximum(used, 1), 0.0)
-        return gaps[inside], weights[inside]
+        gaps = (first + step * middle)[inside]
+        weights = np.where(inside, sequences * count / np.maximum(used, 1), 0.0)[inside]
+        single, sequences = np.asarray(self._singles).reshape(-1, 2).T
+        return np.concatenate([gaps, single]), np.concatenate([weights, sequences])
 
 
 class TokenGaps:
     """Who emitted a token when, on one replica: older decodes together, those prefilled since then in groups."""
 
-    __slots__ = ("_fresh", "_store", "add", "newer", "older_s")
+    __slots__ = ("_singles", "_store", "newer", "older_s", "run", "single")
 
     def __init__(self, store: GapStore) -> None:
-        self._store, self._fresh, self.add = store, store.fresh, store.fresh.extend
+        self._store, self._singles = store, store.singles
+        self.run, self.single = store.runs.extend, store.singles.extend
         self.older_s = 0.0
         self.newer: list[tuple[float, int]] = []
 
@@ -109,19 +114,21 @@ class TokenGaps:
             older = decodes
             for emitted_s, sequences in newer:
                 older -= sequences
-                self.add((begin_s - emitted_s + first_s, 0.0, 1, sequences))
+                self.single((begin_s - emitted_s + first_s, sequences))
             if older > 0:
-                self.add((begin_s - self.older_s + first_s, 0.0, 1, older))
+                self.single((begin_s - self.older_s + first_s, older))
             if count > 1:
-                self.add((first_s + step_s, step_s, count - 1, decodes))
+                self.run((first_s + step_s, step_s, count - 1, decodes))
             self.newer = []
+        elif count > 1:
+            self.run((first_s, step_s, count, decodes))
         else:
-            self.add((first_s, step_s, count, decodes))
+            self.single((first_s, decodes))
         self.older_s = now_s
 
     def first(self, request: Request, now_s: float) -> None:
         """A prefill ended with a token."""
-        if len(self._fresh) > FRESH:
+        if len(self._singles) > FRESH:
             self._store.pack()
         request.emitted_s = now_s
         newer = self.newer
@@ -133,7 +140,7 @@ class TokenGaps:
     def resumed(self, request: Request, now_s: float) -> None:
         """A request that lost its cache emits again."""
         if request.emitted_s >= 0:
-            self.add((now_s - request.emitted_s, 0.0, 1, 1))
+            self.single((now_s - request.emitted_s, 1))
 
     def joined(self, request: Request) -> None:
         """A request starts to decode here after it emitted elsewhere."""

@@ -1,24 +1,24 @@
 """One serving engine on one device group: iterations, jumps over equal decode iterations, memory, preemption.
 
 All decoding sequences advance together, so one counter of decode iterations replaces a loop over them: a sequence
-that joins at counter j with r tokens to go finishes at counter j + r, kept in a heap. Runs of decode-only
-iterations whose times form an arithmetic series are one SimPy event. An arrival in such a run finds its iteration
-boundary by a quadratic; the older event is recognised by its version and ignored. Where the router ignores the
-replicas' state, arrivals are known ahead (`Inbox`) and need no events of their own.
+that joins at counter j with r tokens to go finishes at counter j + r, kept in a sorted list of integers. Runs of
+decode-only iterations whose times form an arithmetic series are one SimPy event. An arrival in such a run finds its
+iteration boundary by a quadratic; the older event is recognised by its version and ignored. Where the router ignores
+the replicas' state, arrivals are known ahead (`Inbox`) and need no events of their own.
 """
 
 from __future__ import annotations
 
 import math
+from bisect import insort
 from collections import deque
 from collections.abc import Callable
-from heapq import heappop, heappush
 from typing import TYPE_CHECKING, Any, Final
 
 from hwsim.errors import InfeasibleError
 from hwsim.serving.clock import Clock
 from hwsim.serving.flow import Flowing
-from hwsim.serving.iteration_time import IterationTime, iterations_until
+from hwsim.serving.iteration_time import UNBOUNDED, IterationTime, iterations_until
 from hwsim.serving.kv import BlockPool
 from hwsim.serving.moves import Movable, by_arrival
 from hwsim.serving.policies import Budgeted, Patient, Policy
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from hwsim.serving.cluster import Cluster
 
 _NEVER: Final = math.inf
+_ROW_BITS: Final = 40  # of an entry of the list of finishes: counter << bits | row of the request
+_ROW_MASK: Final = (1 << _ROW_BITS) - 1
 _NONE: Final[list[tuple[Request, int]]] = []
 
 
@@ -69,7 +71,8 @@ class Replica(Visible, Movable, Flowing):
         self.prefix: PrefixCache | None = None
         self.swap_s_per_block: float | None = None
         self.load_s = 0.0
-        self._heap: list[tuple[int, int, Request]] = []
+        self._ends: list[int] = []
+        self._next_end = UNBOUNDED
         self._order: dict[int, Request] = {}
         self._front: list[Request] = []
         self._back: list[Request] = []
@@ -213,10 +216,9 @@ class Replica(Visible, Movable, Flowing):
 
     def _run_length(self, now_s: float) -> tuple[int, float]:
         """Decode iterations until a finish, memory, policy or the next arrival asks for a decision, and seconds."""
-        heap = self._heap
         if self._stale:
             self._drop_stale()
-        count = heap[0][0] - self.passed
+        count = self._next_end - self.passed
         first_s, step_s, valid = self.time.decode_line(self.decodes, self.context)
         self._first_s, self._step_s = first_s, step_s
         if self._evicted:  # what the victims gave back may do for the head of the queue: the policy looks again
@@ -236,11 +238,17 @@ class Replica(Visible, Movable, Flowing):
         return count, run_s
 
     def _drop_stale(self) -> None:
-        """Forget heap entries of requests that lost their cache."""
-        heap, order = self._heap, self._order
-        while order.get(heap[0][1]) is not heap[0][2] or heap[0][2].finish_at != heap[0][0]:
-            heappop(heap)
+        """Forget the finishes of requests that lost their cache."""
+        ends = self._ends
+        while self._live(ends[0]) is None:
+            del ends[0]
             self._stale -= 1
+        self._next_end = ends[0] >> _ROW_BITS
+
+    def _live(self, end: int) -> Request | None:
+        """The decoding request of an entry of the list of finishes; None if it lost its cache since."""
+        request = self._order.get(end & _ROW_MASK)
+        return request if request is not None and request.finish_at == end >> _ROW_BITS else None
 
     def _schedule(self, count: int) -> None:
         self._count = count
@@ -305,27 +313,31 @@ class Replica(Visible, Movable, Flowing):
         self.gaps.decoded(decodes, self._first_s, self._step_s, count, self._start_s, now_s)
         if not self._patient and not self._chunks:
             self.policy.ran(count)
-        if self._heap and self._heap[0][0] <= passed:
+        if self._next_end <= passed:
             self._finish_decodes(now_s)
 
     def _finish_decodes(self, now_s: float) -> None:
         """Requests whose last token has come out."""
-        heap, order, passed = self._heap, self._order, self.passed
-        while heap and heap[0][0] <= passed:
-            finish_at, index, request = heappop(heap)
-            if self._stale and (order.get(index) is not request or request.finish_at != finish_at):
+        ends, order, passed, cluster = self._ends, self._order, self.passed, self.cluster
+        while self._next_end <= passed:
+            end = ends.pop(0)
+            request = self._live(end) if self._stale else order[end & _ROW_MASK]
+            self._next_end = ends[0] >> _ROW_BITS if ends else UNBOUNDED
+            if request is None:
                 self._stale -= 1
                 continue
             self.context -= request.total
             self.decodes -= 1
-            del order[index]
+            del order[request.index]
             if self.holds:
                 self.kv.leave(request, passed)
                 self._held.append(request)
             else:
                 self.kv.finish(request)
-            self._count_out(now_s)
-            self.cluster.on_finish(request, self, now_s)
+            self.area += self.in_system * (now_s - self.counted_s)
+            self.counted_s = now_s
+            self.in_system -= 1
+            cluster.on_finish(request, self, now_s)
 
     def _count_out(self, now_s: float) -> None:
         self.area += self.in_system * (now_s - self.counted_s)
@@ -354,12 +366,15 @@ class Replica(Visible, Movable, Flowing):
             self._join(request)
 
     def _join(self, request: Request) -> None:
-        request.finish_at = finish_at = self.passed + request.total - request.prefill - 1
-        self.kv.join(request, self.passed)
+        passed, prefill, index = self.passed, request.prefill, request.index
+        request.finish_at = finish_at = passed + request.total - prefill - 1
+        self.kv.join(request, passed)
         self.decodes += 1
-        self.context += request.prefill + 1
-        self._order[request.index] = request
-        heappush(self._heap, (finish_at, request.index, request))
+        self.context += prefill + 1
+        self._order[index] = request
+        insort(self._ends, finish_at << _ROW_BITS | index)
+        if finish_at < self._next_end:
+            self._next_end = finish_at
 
     def _leave(self, request: Request) -> None:
         del self._order[request.index]

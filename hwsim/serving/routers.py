@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Any, Final, Protocol
 
 from hwsim.errors import unknown_name
@@ -113,8 +114,7 @@ class RandomChoice:
         return replicas[self.stream.randint(1, len(replicas)) - 1]
 
 
-def _in_system(replica: Any) -> int:
-    return int(replica.in_system)
+_in_system: Final = attrgetter("in_system")
 
 
 def _queued(replica: Any) -> int:
