@@ -17,7 +17,7 @@ from hwsim.ir.mapped import Task
 from hwsim.ir.platform import Device, Platform
 from hwsim.ir.result import TaskCost
 
-BAND: Final = 1.6
+BAND: Final = 1.6  # times and divided by (assumption: no residuals of other machines are published)
 _UNPACKED_BITS: Final = 8  # from this width on weights need no unpacking
 
 

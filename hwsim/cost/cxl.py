@@ -25,7 +25,7 @@ from hwsim.ir.numbers import Num
 from hwsim.ir.platform import Platform
 from hwsim.ir.result import Bracket, TaskCost, Timeline
 
-BAND: Final = 1.5
+BAND: Final = 1.5  # times and divided by (assumption: no residuals of other machines are published)
 DMA_BYTES: Final = 6  # of a parameter a step: 16-bit weights for forward and backward, 16-bit gradients back
 PASSES: Final = 3  # forward, and a backward of twice its work
 # share of the CPU's state in DRAM, and whether the GPU's copies lie on the cards

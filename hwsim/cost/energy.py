@@ -14,7 +14,7 @@ from hwsim.ir.platform import Device
 # Antepara et al., SC'25 (doi:10.1145/3712285.3759815): regressed from board power of a 7 nm class GPU,
 # fp16 matrix 0.33 pJ/FLOP datapath + 0.37 pJ/FLOP control.
 FP16_MATRIX_J_PER_FLOP: Final = 0.70e-12
-_REFERENCE_NODE_M: Final = 7e-9
+_REFERENCE_NODE_M: Final = 7e-9  # process of both sources, metres
 # Energy of an operation relative to 16-bit multiply-accumulate: Jouppi et al., ISCA 2021, table 2 (7 nm):
 # int8 0.10, bf16 0.59, fp32 1.69 pJ/MAC; the shared control part does not shrink with the width.
 _DATAPATH_SHARE: Final = 0.33 / 0.70

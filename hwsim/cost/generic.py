@@ -17,10 +17,11 @@ from hwsim.ir.numbers import Num
 from hwsim.ir.platform import Device, Platform
 from hwsim.ir.result import TaskCost
 
-COMPUTE_EFFICIENCY: Final = 0.75
-MEMORY_EFFICIENCY: Final = 0.80
-OVERLAP_EXPONENT: Final = 4
-BAND: Final = 1.45
+# All four as the docstring says.
+COMPUTE_EFFICIENCY: Final = 0.75  # of the matrix peak
+MEMORY_EFFICIENCY: Final = 0.80  # of the datasheet bandwidth
+OVERLAP_EXPONENT: Final = 4  # p: infinity would be perfect overlap
+BAND: Final = 1.45  # times and divided by
 
 
 def takes(device: Device) -> tuple[str, ...]:

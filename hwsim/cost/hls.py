@@ -19,6 +19,7 @@ from hwsim.errors import InfeasibleError
 from hwsim.ir.numbers import Num
 
 LUT_WIDTH: Final = 9  # operands up to this width multiply in look-up tables
+# Operand widths of a DSP48E2 (27 x 18 bits) and the widest port of a BRAM18 pair (512 x 36 bits): AMD UG579, UG573.
 DSP_WIDTH: Final = 18
 WIDE_DSP_WIDTH: Final = 27
 BRAM_BITS: Final = 36

@@ -14,7 +14,7 @@ import numpy as np
 
 from hwsim.ir.numbers import Num
 
-DEFAULT_MEMORY_FRACTION: Final = 0.9
+DEFAULT_MEMORY_FRACTION: Final = 0.9  # vLLM's default gpu_memory_utilization
 MAX_STEP_TOKENS: Final = 8192  # vLLM's default max_num_batched_tokens for throughput serving
 
 

@@ -29,7 +29,7 @@ BAND: Final = 1.25  # the prefill law is within 17 % over nine published runs, t
 # Engine graphs of a layer: before attention, after it, and the feed-forward block; float parts lie between them.
 # (llm.npu counts 144 graphs, float ones included, in 24 layers: six a layer.)
 ENGINE_GRAPHS: Final = 3
-ENGINE_BITS: Final = 8
+ENGINE_BITS: Final = 8  # weights that the engine multiplies; other widths are refused
 
 
 def takes(device: Device) -> tuple[str, ...]:

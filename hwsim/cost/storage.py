@@ -31,7 +31,7 @@ from hwsim.ir.platform import Device, Platform
 from hwsim.ir.result import Bracket, TaskCost, Timeline
 from hwsim.units import gib
 
-BAND: Final = 1.3
+BAND: Final = 1.3  # times and divided by (assumption: no residuals of other machines are published)
 _FEED_FORWARD: Final = ("gate_up", "up", "down", "moe", "fc1", "fc2", "shared_gate_up", "shared_up", "shared_down")
 _MATRICES: Final = ("gemm", "moe")
 _SPARSE: Final = ("window", "all")  # modes that read and compute active neurons alone

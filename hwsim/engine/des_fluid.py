@@ -19,7 +19,7 @@ import simpy
 from hwsim import laws
 from hwsim.errors import InputError, LawViolation
 
-_EPSILON: Final = 1e-12
+_EPSILON: Final = 1e-12  # relative: rounding of rates and work
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,9 +41,10 @@ Array = NDArray[np.float64]
 BACKWARD: Final[Mapping[str, float]] = {
     "gemm": 2.0, "moe": 2.0, "attention_prefill": 2.5, "vector": 2.0, "embedding": 1.0, "collective": 1.0,
 }  # fmt: skip
-WEIGHT_BYTES: Final = 2.0
-GRADIENT_BYTES: Final = 2.0
-STATE_BYTES: Final = 12.0
+# Mixed-precision Adam, bytes a parameter (Rajbhandari et al., arXiv 1910.02054, sec. 3.1).
+WEIGHT_BYTES: Final = 2.0  # 16-bit copy
+GRADIENT_BYTES: Final = 2.0  # 16-bit
+STATE_BYTES: Final = 12.0  # 32-bit weights, momentum and variance
 STEP_BYTES: Final = 30.0  # optimizer step: read gradient (2) and state (12), write state (12), weight (2), clear (2)
 LOGIT_BYTES: Final = 6.0  # of one word score: 16 bits, and a 32-bit copy for the loss
 ZERO: Final = (0, 1, 2, 3)

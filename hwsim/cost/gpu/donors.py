@@ -15,9 +15,10 @@ import numpy as np
 from hwsim.cost.gpu.family import Array, Family
 from hwsim.ir.platform import Calibration
 
-FORMAT_PENALTY: Final = 10.0
-OTHER_PROTOCOL: Final = 6.0
-UNKNOWN_PENALTY: Final = 100.0
+# In generations of devices; they order the donors and enter no time (choices).
+FORMAT_PENALTY: Final = 10.0  # any kin of the same format comes before another format
+OTHER_PROTOCOL: Final = 6.0  # a protocol that `SUBSTITUTES` does not list
+UNKNOWN_PENALTY: Final = 100.0  # a format or generation that nothing is known of
 # What stands in for a protocol without rows, and how unlike it is (in generations). Engines launch from CUDA graphs;
 # kineto times hold no launch gap; eager floors are the host's, tens of microseconds, and stand in only at last.
 _REPLAYED: Final = {"graph": 0.6, "engine": 0.6, "cutlass": 0.6, "triton": 0.7, "kineto": 1.2, "eager": 4.0}

@@ -26,7 +26,7 @@ ROWS: Final = (16, 32, 48, 64, 96, 128, 192, 256)  # of the output tile: matrix 
 COLS: Final = (8, 16, 24, 32, 40, 48, 64)
 DEPTHS: Final = (1, 2, 3, 4, 5, 6, 8)  # slices of a chain that share one output
 LANES: Final = (256, 512, 768, 1024, 1536, 2048, 3072, 4096)  # MACs a cycle of the matrix-vector mode
-SUM_BYTES: Final = 4
+SUM_BYTES: Final = 4  # partial sums are 32 bits wide
 OPERAND_BYTES: Final = 1  # int8 operands in the buffers: weights are expanded on the way in
 
 
