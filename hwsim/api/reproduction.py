@@ -28,7 +28,11 @@ class Reproduction(Answer):
 
 
 def reproduce(
-    *systems: str, claims: str | Path | None = None, efficiency: str | None = None, failed: bool = False
+    *systems: str,
+    claims: str | Path | None = None,
+    efficiency: str | None = None,
+    failed: bool = False,
+    note: Callable[[str], None] | None = None,
 ) -> Reproduction:
     """Published claims of the named systems [all], predicted beside published; what ``hwsim reproduce`` prints.
 
@@ -36,6 +40,7 @@ def reproduce(
     ----------
     claims: a claims file to run instead of the shipped claims; the shipped rules of each system drive it.
     efficiency: ``datasheet`` for the bare roofline. failed: keep only the rows that did not pass.
+    note: is told about progress.
 
     Raises
     ------
@@ -51,7 +56,7 @@ def reproduce(
         "pair": pair,
         "speculate": speculate,
     }
-    document = run(chosen, files, evaluate, efficiency=efficiency, runners=others)
+    document = run(chosen, files, evaluate, efficiency=efficiency, runners=others, note=note)
     if failed:
         document = {**document, "rows": [r for r in document["rows"] if r["verdict"] in ("fail", "unmapped")]}
     return Reproduction(document)

@@ -19,6 +19,7 @@ SIMULATE_DEFAULTS: Mapping[str, Any] = {
     "replicas": 1, "router": "round_robin", "slo": None, "prefill_pool": 0, "capacity": False, "attainment": 0.9,
     "kv_blocks": None, "overhead": None, "weights": None, "activations": None, "kv_cache": None, "tp": 1, "pp": 1,
     "efficiency": "calibrated", "steady": False, "table": None, "limits": None, "capacity_tolerance": 0.01,
+    "capacity_start": None,
     "burstiness": 1.0, "closed_loop": None, "application": None, "reference": None, "migration": None,
     "autoscale": None, "failures": None, "partition": None, "queue_limit": None, "decode_hw": None,
     "kv_transfer": "layerwise", "kv_link": None, "mixed": 0, "price": None,

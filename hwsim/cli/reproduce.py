@@ -9,6 +9,7 @@ import typer
 
 from hwsim.cli import groups as g
 from hwsim.cli import options as o
+from hwsim.cli.progress import Meter
 
 
 @g.grouped
@@ -23,6 +24,7 @@ def command(
         str | None, typer.Option("--efficiency", help="calibrated, or datasheet for the bare roofline.")
     ] = None,
     failed: Annotated[bool, typer.Option("--failed", help="Show only what did not pass.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")] = False,
     *,
     to: g.Destination,
 ) -> None:
@@ -30,7 +32,14 @@ def command(
     form = to.form("table", "json", "html")
     from hwsim.api import reproduce
 
-    document = reproduce(*(systems or []), claims=claims, efficiency=efficiency, failed=failed).to_dict()
+    meter = Meter()
+    try:
+        answer = reproduce(
+            *(systems or []), claims=claims, efficiency=efficiency, failed=failed, note=None if quiet else meter
+        )
+    finally:
+        meter.close()
+    document = answer.to_dict()
     if form == "json":
         to.emit(o.to_json(document))
         return

@@ -1,13 +1,15 @@
 """Largest request rate that keeps a service level: bisection with common random numbers.
 
 Every rate replays the same requests in the same order, only denser, so attainment falls nearly monotonically with
-the rate and the search does not chase noise.
+the rate and the search does not chase noise. Rates are steps of (1 + tolerance) from the trace's own, so that a search
+which begins elsewhere ends at the same rate.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Final
 
 from hwsim.errors import InfeasibleError, InputError, unknown_name
@@ -17,19 +19,24 @@ from hwsim.serving.spec import ClusterSpec, ServiceLevel
 from hwsim.serving.traces import Trace
 
 _DOWN: Final = 12  # quarters of the rate tried before a level counts as impossible
+_UP, _NEAR = 2.0, 1.15  # first factor between rates, without and with a guess of the answer
 
 
 @dataclass(frozen=True, slots=True)
 class Capacity:
-    """The rate found (requests/s), the attainment there, the smallest rate that failed, and the runs made."""
+    """The rate found (requests/s), the attainment there, the smallest rate that failed, the runs made, and the run at
+    the rate found."""
 
     rate_per_s: float
     attainment: float
     failed_rate_per_s: float
     runs: int
+    result: ServingResult
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        """The figures."""
+        names = ("rate_per_s", "attainment", "failed_rate_per_s", "runs")
+        return {name: getattr(self, name) for name in names}
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +48,8 @@ class Search:
     attainment: share of requests that must keep the service level.
     limits: metric of the run -> largest value allowed (``itl_s_p99`` 0.2: the 99th percentile of token gaps); a rate
         that breaks one counts as attainment 0. With limits, the level may be empty.
-    tolerance: relative width at which the bisection ends. `start_per_s`: first rate [that of the trace].
+    tolerance: relative width at which the bisection ends.
+    start_per_s: a guess of the answer: a good one halves the runs, none changes what is found.
     """
 
     attainment: float = 0.9
@@ -68,28 +76,50 @@ def search_capacity(
     InfeasibleError: even a nearly idle system misses the level.
     """
     wanted = Search(**search)
-    limits, attainment = wanted.limits or {}, wanted.attainment
     _check(trace, level, wanted)
-    runs = 0
+    runs = _Runs(trace, spec, level, wanted, prepare, note)
+    low, high = _bracket(runs, wanted)
+    while high - low > 1 and runs.made < wanted.max_runs:
+        middle = (low + high) // 2
+        low, high = (middle, high) if runs.good(middle) else (low, middle)
+    value, result = runs.best[low]
+    return Capacity(runs.rate(low), value, runs.rate(high), runs.made, result)
 
-    def share(rate: float) -> float:
-        nonlocal runs
-        runs += 1
-        value = kept(simulate(trace.at_rate(rate), spec, level, prepare=prepare), limits)
-        if note is not None:
-            note(f"{rate:.4g} requests/s: {100 * value:.1f} % within the service level")
-        return value
 
-    low = wanted.start_per_s or (len(trace) - 1) / trace.arrival_s[-1]
-    low, best, high = _bracket(share, low, attainment, wanted.max_runs)
-    while high - low > wanted.tolerance * low and runs < wanted.max_runs:
-        middle = (low + high) / 2
-        value = share(middle)
-        if value >= attainment:
-            low, best = middle, value
-        else:
-            high = middle
-    return Capacity(low, best, high, runs)
+class _Runs:
+    """Runs at rates numbered in steps of (1 + tolerance); keeps that of the highest good one."""
+
+    def __init__(
+        self, trace: Trace, spec: ClusterSpec, level: ServiceLevel, wanted: Search, prepare: Any, note: Any
+    ) -> None:
+        self._trace, self._spec, self._level, self._prepare, self._note = trace, spec, level, prepare, note
+        self._wanted, self._own = wanted, (len(trace) - 1) / trace.arrival_s[-1]
+        self.made, self.last = 0, 0.0
+        self.best: dict[int, tuple[float, ServingResult]] = {}
+
+    def rate(self, number: int) -> float:
+        return float(self._own * (1 + self._wanted.tolerance) ** number)
+
+    def number(self, factor: float) -> int:
+        """Steps that make up a factor."""
+        return round(math.log(factor) / math.log1p(self._wanted.tolerance))
+
+    def start(self) -> int:
+        """Number of the first rate."""
+        guess = self._wanted.start_per_s
+        return 0 if guess is None else self.number(guess / self._own)
+
+    def good(self, number: int) -> bool:
+        """Whether the rate keeps the level."""
+        rate, self.made = self.rate(number), self.made + 1
+        result = simulate(self._trace.at_rate(rate), self._spec, self._level, prepare=self._prepare)
+        self.last = kept(result, self._wanted.limits or {})
+        if self._note is not None:
+            self._note(f"{rate:.4g} requests/s: {100 * self.last:.1f} % within the service level")
+        good = self.last >= self._wanted.attainment
+        if good:
+            self.best = {number: (self.last, result)}
+        return good
 
 
 def _check(trace: Trace, level: ServiceLevel, wanted: Search) -> None:
@@ -117,24 +147,24 @@ def kept(result: ServingResult, limits: Mapping[str, float]) -> float:
     return result.attainment
 
 
-def _bracket(share: Callable[[float], float], rate: float, wanted: float, most: int) -> tuple[float, float, float]:
-    """(rate that keeps the level, its attainment, rate that does not), by factors from `rate`."""
-    value = share(rate)
-    if value < wanted:
-        for _ in range(_DOWN):
-            rate, high = rate / 4, rate
-            value = share(rate)
-            if value >= wanted:
-                return rate, value, high
-        raise InfeasibleError(
-            "the service level is missed even by a nearly idle system",
-            seen=f"{100 * value:.1f} % of requests at {rate:.3g} requests/s, {100 * wanted:.0f} % wanted",
-            fix="relax --slo, or use faster or more devices",
-            budget={"attainment": value, "wanted": wanted},
-        )
-    for _ in range(most):
-        following = share(rate * 2)
-        if following < wanted:
-            break
-        rate, value = rate * 2, following
-    return rate, value, rate * 2
+def _bracket(runs: _Runs, wanted: Search) -> tuple[int, int]:
+    """(number of a rate that keeps the level, of one that does not); steps double as they go."""
+    number, guessed = runs.start(), wanted.start_per_s is not None
+    step = max(1, runs.number(_NEAR if guessed else _UP))
+    if runs.good(number):
+        while runs.made < wanted.max_runs and runs.good(number + step):
+            number, step = number + step, 2 * step if guessed else step
+        return number, number + step
+    step, last = step if guessed else 2 * step, runs.start() - runs.number(4.0) * _DOWN
+    while number > last:
+        number, high = max(number - step, last), number
+        if runs.good(number):
+            return number, high
+        step = 2 * step if guessed else step
+    raise InfeasibleError(
+        "the service level is missed even by a nearly idle system",
+        seen=f"{100 * runs.last:.1f} % of requests at {runs.rate(number):.3g} requests/s, "
+        f"{100 * wanted.attainment:.0f} % wanted",
+        fix="relax --slo, or use faster or more devices",
+        budget={"attainment": runs.last, "wanted": wanted.attainment},
+    )

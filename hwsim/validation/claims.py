@@ -32,6 +32,7 @@ def reproduce(
     *,
     efficiency: str | None = None,
     runners: Mapping[str, Evaluate] | None = None,
+    note: Callable[[str], None] | None = None,
 ) -> dict[str, Any]:
     """A `hwsim/reproduction@1` document: one row a claim, totals by system.
 
@@ -39,10 +40,14 @@ def reproduce(
     ----------
     claims: with their `system`. files: rules by system. evaluate: the public `hwsim.evaluate`, or one like it.
     efficiency: overrides ``calibrated`` of every scenario that does not set its own.
-    runners: the other public functions that rules may name: ``simulate``, ``timeline``.
+    runners: the other public functions that rules may name: ``simulate``, ``timeline``. note: is told about progress.
     """
     asker = _Asker({"evaluate": evaluate, **(runners or {})}, efficiency)
-    rows = [_row(claim, files.get(schema.slug(claim.system)), asker) for claim in claims]
+    rows = []
+    for index, claim in enumerate(claims):
+        if note is not None:
+            note(f"{index:,} of {len(claims):,} claims, {claim.system}: {claim.id}")
+        rows.append(_row(claim, files.get(schema.slug(claim.system)), asker))
     systems = list(dict.fromkeys(claim.system for claim in claims))
     return {
         "schema": SCHEMA,
@@ -123,11 +128,12 @@ def combinations(sides: Sequence[Sequence[Any]]) -> list[tuple[Any, ...]]:
 
 @dataclass(frozen=True, slots=True)
 class _Asker:
-    """Asks the public functions, each scenario once."""
+    """Asks the public functions, each scenario once; a capacity search begins at the last rate found for its model."""
 
     runners: Mapping[str, Evaluate]
     efficiency: str | None = None
     cache: dict[str, Any] = field(default_factory=dict)
+    rates: dict[str, float] = field(default_factory=dict)
 
     def document(self, point: Point) -> Mapping[str, Any]:
         """The document of a point. Raises InputError where nothing answers that kind of question."""
@@ -145,8 +151,12 @@ class _Asker:
             arguments = dict(point.arguments)
             if self.efficiency is not None:
                 arguments.setdefault("efficiency", self.efficiency)
+            if arguments.get("capacity") and point.workload in self.rates:
+                arguments.setdefault("capacity_start", self.rates[point.workload])
             answer = self.runners[point.run](point.workload, point.hardware, what_if=dict(point.what_if), **arguments)
             self.cache[key] = answer.to_dict()
+            if "capacity" in self.cache[key]:
+                self.rates[point.workload] = float(self.cache[key]["capacity"]["rate_per_s"])
         found: Mapping[str, Any] = self.cache[key]
         return found
 

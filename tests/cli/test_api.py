@@ -29,7 +29,8 @@ def test_simulate_has_the_defaults_of_the_command_line() -> None:
     }
     for name in ("format_", "out", "force", "quiet", "hw"):
         options.pop(name)
-    files_and_python = {name: SIMULATE_DEFAULTS[name] for name in ("application", "what_if", "capacity_tolerance")}
+    elsewhere = ("application", "what_if", "capacity_tolerance", "capacity_start")
+    files_and_python = {name: SIMULATE_DEFAULTS[name] for name in elsewhere}
     assert {**options, **files_and_python} == dict(SIMULATE_DEFAULTS)
 
 

@@ -152,6 +152,19 @@ def test_capacity_is_bracketed_by_a_rate_that_fails() -> None:
         search_capacity(TRACE, spec, ServiceLevel(1e-6))
 
 
+@pytest.mark.parametrize("factor", [0.01, 0.7, 1.0, 1.3, 50.0])
+def test_capacity_does_not_depend_on_where_the_search_begins(factor: float) -> None:
+    spec = ClusterSpec([replica("sarathi")])
+    plain = search_capacity(TRACE, spec, LEVEL, tolerance=0.05)
+    guessed = search_capacity(TRACE, spec, LEVEL, tolerance=0.05, start_per_s=factor * plain.rate_per_s)
+    assert (guessed.rate_per_s, guessed.failed_rate_per_s) == (plain.rate_per_s, plain.failed_rate_per_s)
+    assert plain.failed_rate_per_s == pytest.approx(1.05 * plain.rate_per_s)
+    assert guessed.result.metrics() == plain.result.metrics()
+    assert guessed.result.metrics() == simulate(TRACE.at_rate(plain.rate_per_s), spec, LEVEL).metrics()
+    if 0.9 < factor < 1.1:
+        assert guessed.runs <= 6 and guessed.runs < plain.runs
+
+
 def test_unknown_names_are_answered_with_the_nearest() -> None:
     with pytest.raises(UnknownNameError, match="sarathi"):
         run(TRACE, replica("saratih"))

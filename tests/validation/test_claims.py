@@ -11,8 +11,8 @@ import pytest
 from hwsim.api import evaluate
 from hwsim.errors import InputError, UnknownNameError
 from hwsim.schema.claims import Claim, load_claims, load_system, systems
-from hwsim.validation.claims import judged, reproduce, select
-from hwsim.validation.vocabulary import case_of, number
+from hwsim.validation.claims import _Asker, judged, reproduce, select
+from hwsim.validation.vocabulary import Point, case_of, number
 
 
 def claim(**changes: Any) -> Claim:
@@ -153,3 +153,24 @@ def test_shipped_claims_hold(system: str, least: float) -> None:
 def test_shared_claims_hold(shared: Path, system: str, least: float) -> None:
     chosen, files = select([system], shared / "claims" / "claims_a.yaml")
     assert reproduce(chosen, files, evaluate)["total"]["pass_rate"] >= least
+
+
+def test_progress_is_told_claim_by_claim() -> None:
+    told: list[str] = []
+    chosen, files = select(["wa-hls4ml"])
+    reproduce(chosen, files, evaluate, note=told.append)
+    assert len(told) == len(chosen) and told[0].startswith(f"0 of {len(chosen)} claims, wa-hls4ml")
+
+
+def test_a_capacity_search_begins_at_the_last_rate_of_its_model_and_scenarios_run_once() -> None:
+    asked: list[dict[str, Any]] = []
+
+    def simulate(workload: str, hardware: str, **options: Any) -> Any:
+        asked.append(options)
+        answer = {"capacity": {"rate_per_s": 7.0 + len(asked)}} if options.get("capacity") else {}
+        return SimpleNamespace(to_dict=lambda: answer)
+
+    asker = _Asker({"simulate": simulate})
+    for pool, capacity in ((1, True), (2, True), (1, True), (3, False)):
+        asker.document(Point("m", "h", {"prefill_pool": pool, "capacity": capacity}, {}, "simulate"))
+    assert [o.get("capacity_start") for o in asked] == [None, 8.0, None]
