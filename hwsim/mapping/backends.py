@@ -29,6 +29,7 @@ class RawSolution:
     bound: float = -math.inf
     values: Array = field(default_factory=lambda: _EMPTY)
     reduced_costs: Array = field(default_factory=lambda: _EMPTY)
+    row_duals: Array = field(default_factory=lambda: _EMPTY)
 
     @property
     def has_values(self) -> bool:
@@ -81,7 +82,39 @@ class Relaxation:
         solution = self._highs.getSolution()
         values, duals = np.array(solution.col_value), np.array(solution.col_dual)
         objective = self._highs.getObjectiveValue()
-        return RawSolution("optimal", objective, objective, values, np.maximum(duals, 0.0))
+        rows = np.array(solution.row_dual)
+        return RawSolution("optimal", objective, objective, values, np.maximum(duals, 0.0), rows)
+
+
+class Planes:
+    """The highest point under planes ``value + slope x point``, within a box; kept warm while planes are added."""
+
+    def __init__(self, size: int) -> None:
+        best_available("highs")
+        import highspy
+
+        self._highs, self._size = highspy.Highs(), size
+        self._highs.setOptionValue("output_flag", False)
+        self._highs.setOptionValue("threads", 1)
+        self._highs.addVar(-math.inf, math.inf)
+        self._highs.changeColCost(0, -1.0)
+        for _ in range(size):
+            self._highs.addVar(0.0, math.inf)
+        self._columns = np.arange(size + 1, dtype=np.int32)
+
+    def add(self, value: float, slope: Array) -> None:
+        """One more plane."""
+        self._highs.addRow(-math.inf, value, self._size + 1, self._columns, np.concatenate([[1.0], -slope]))
+
+    def highest(self, low: Array, high: Array) -> tuple[float, Array, Array]:
+        """Height, point, and the weight of each plane (their mean is flat); an infinite height where it failed."""
+        self._highs.changeColsBounds(self._size, self._columns[1:], low, high)
+        self._highs.run()
+        if not str(self._highs.getModelStatus()).endswith("kOptimal"):
+            return math.inf, low, np.zeros(0)
+        solution = self._highs.getSolution()
+        values = np.array(solution.col_value)
+        return float(values[0]), values[1:], np.abs(np.array(solution.row_dual))
 
 
 def run_mip(

@@ -60,6 +60,11 @@ def proved(solution: Solution, value: float, bound: float, seconds: float) -> So
     return judged(solution.report.solver, solution.report.version, value, bound, seconds)
 
 
+def closed(value: float, bound: float) -> bool:
+    """Whether a bound meets the value as far as solvers hold their rows."""
+    return value - bound <= TIGHT * abs(value)
+
+
 def judged(solver: str, version: str, value: float, bound: float, seconds: float) -> SolverReport:
     """Status and gap from value and bound. Raises CheckFailedError where the bound lies above the value."""
     if bound > value * (1 + 1e-6) + 1e-300:

@@ -85,9 +85,9 @@ def build(problem: GraphProblem, *, overflow: bool = False) -> GraphProgram:
         _flow(out, ends, flow)
     _rings(out, ends)
     _memories(out, ends, overflow)
-    for k, flow in enumerate(problem.flows):
-        if flow.inner:
-            _keep(out, k, flow)
+    for k in sorted({k for c in problem.columns for k in c.keeps}):
+        if problem.flows[k].inner:
+            _keep(out, k, problem.flows[k])
     _onchip(out)
     return out
 
@@ -241,8 +241,6 @@ def _keepers(target: GraphProgram, item: int, site: int, k: int) -> Sum:
 
 def _keep(target: GraphProgram, k: int, flow: Flow) -> None:
     """Producer and every consumer keep a tensor on chip together, or none does."""
-    if not any(k in c.keeps for c in target.problem.columns):
-        return
     for site in range(len(target.problem.sites)):
         kept = _keepers(target, flow.source, site, k)
         for sink in flow.each:

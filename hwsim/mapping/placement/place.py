@@ -9,10 +9,13 @@ from typing import Final
 import numpy as np
 
 from hwsim.errors import InfeasibleError, SolverError
+from hwsim.ir.mapped import SolverReport
+from hwsim.mapping.backends import version_of
 from hwsim.mapping.blocks.epsilon import Point, least_product
-from hwsim.mapping.placement.answer import SOLVER, Placement, judged, known_objective, proved, run
+from hwsim.mapping.placement.answer import SOLVER, Placement, closed, judged, known_objective, proved, run
 from hwsim.mapping.placement.arrange import arrange
 from hwsim.mapping.placement.graph import build
+from hwsim.mapping.placement.paths.solve import PathAnswer, applies, solve_by_paths
 from hwsim.mapping.placement.polish import can_polish, polish
 from hwsim.mapping.placement.problem import GraphProblem, cost_of
 from hwsim.mapping.placement.unroll import folded_choice, unrolled_problem
@@ -22,6 +25,8 @@ from hwsim.units import gib
 REFINED_ABOVE: Final = 3e-4  # gap that nesting folded layers may leave before they are told apart
 REFINING_S: Final = 2.0  # most seconds for that
 MOST_UNROLLED: Final = 1000  # operators
+PATHS_S: Final = 30.0  # most seconds of the search over paths without a budget, before HiGHS goes on
+PATHS_SHARE: Final = 0.8  # and its share of a budget
 POLISHING: Final = 0.15  # share of a budget that is kept for moves on an incumbent that is not proved
 
 
@@ -30,11 +35,13 @@ def place_graph(
     objective: str = "latency",
     *,
     budget_s: float | None = None,
-    solver: SolverName = SOLVER,
+    solver: SolverName = "auto",
 ) -> Placement:
     """Minimise ``latency`` (sum of operators and transfers), ``throughput`` (busiest site), ``energy`` or ``edp``.
 
     Folded layers are arranged afterwards at exact cost; where that costs more than the program proved, the gap says so.
+    ``auto`` searches paths (`paths/`) where placements are paths, and gives what that leaves open, and everything
+    else, to HiGHS; a named solver solves the whole program itself.
 
     Raises
     ------
@@ -59,16 +66,41 @@ def _single(
     target = build(problem)
     unit = target.aim(objective)
     polishable = budget_s is not None and can_polish(problem, objective)
+    known: PathAnswer | None = None
+    if solver == "auto" and applies(problem, objective):
+        known = solve_by_paths(target, objective, unit, PATHS_S if budget_s is None else budget_s * PATHS_SHARE)
+        if known is not None and known.choice is not None and closed(known.value, known.bound):
+            return Placement(known.choice, _told(known, begun))
     limit = budget_s * (1 - POLISHING) if budget_s is not None and polishable else budget_s
-    solution = run(target.program, solver, _left(limit, begun))
+    try:
+        solution = run(target.program, _named(solver), _left(limit, begun))
+    except SolverError:
+        if known is None or known.choice is None:
+            raise
+        return Placement(known.choice, _told(known, begun))
     choice = arrange(problem, target.counts(solution.values), objective)
     if budget_s is not None and polishable and not solution.optimal:
         choice = polish(problem, choice, objective, budget_s * POLISHING)
     value, bound = cost_of(problem, choice).value(objective), solution.report.bound * unit
+    if known is not None:
+        bound = max(bound, min(known.bound, value))
+        if known.choice is not None and known.value < value:
+            choice, value = known.choice, known.value
     found = Placement(choice, proved(solution, value, bound, time.perf_counter() - begun))
     if solution.optimal and found.report.gap > REFINED_ABOVE and _unrolls(problem):
         return _refined(problem, objective, found, _left(budget_s, begun), solver)
     return found
+
+
+def _named(solver: SolverName) -> SolverName:
+    """The solver of whole programs."""
+    return SOLVER if solver == "auto" else solver
+
+
+def _told(known: PathAnswer, begun: float) -> SolverReport:
+    """The report of a search over paths (its relaxation and its prices are HiGHS's)."""
+    seconds = time.perf_counter() - begun
+    return judged("paths", f"with {version_of(SOLVER)}", known.value, known.bound, seconds)
 
 
 def _unrolls(problem: GraphProblem) -> bool:
@@ -101,7 +133,7 @@ def _product(problem: GraphProblem, budget_s: float | None, solver: SolverName, 
         if math.isfinite(cap_s):
             target.time().row(target.program, high=cap_s / target.time_unit, name="cap on time")
         unit = target.aim("energy")
-        solution = run(target.program, solver, left_s)
+        solution = run(target.program, _named(solver), left_s)
         choice = arrange(problem, target.counts(solution.values), "edp")
         cost = cost_of(problem, choice)
         bound = min(solution.report.bound * unit, cost.energy_j)
@@ -154,7 +186,7 @@ def _short(problem: GraphProblem, need: float, room: float, sites: dict[str, flo
 def _explained(problem: GraphProblem, solver: SolverName) -> InfeasibleError:
     """Which memory overflows, by how much, in the placement that overflows least."""
     target = build(problem, overflow=True)
-    choice = arrange(problem, target.counts(run(target.program, solver, 10.0).values), "latency")
+    choice = arrange(problem, target.counts(run(target.program, _named(solver), 10.0).values), "latency")
     used = cost_of(problem, choice).memory_bytes
     over = np.array([u - s.memory_bytes for u, s in zip(used, problem.sites, strict=True)])
     worst = int(np.argmax(over))
