@@ -140,11 +140,17 @@ def _run(arguments: list[str]) -> int:
     try:
         result = app(args=arguments, prog_name="hwsim", standalone_mode=False)
     except HwsimError as error:
+        if os.environ.get("HWSIM_DEBUG") and error.__cause__ is not None:
+            raise
         return _report(f"error: {error.render()}", error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
         return _report("interrupted", 130)
     except BrokenPipeError:
         raise
+    except MemoryError as error:
+        return _report(
+            f"error: this needs more memory than there is\n  value: {error}\n  fix:   ask for less at once", 3
+        )
     except Exception as error:
         return _unexpected(error)
     return result if isinstance(result, int) else 0

@@ -10,6 +10,7 @@ from typing import Any
 
 from hwsim import content
 from hwsim.errors import InputError
+from hwsim.mapping.foreign import Foreign
 from hwsim.mapping.protocol import Mapper
 
 _FIX = "a mapper file exposes MAPPER with name, summary and map(machine, gemm, objective, budget_s)"
@@ -38,11 +39,13 @@ def load_mapper(name: str) -> LoadedMapper:
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise InputError(
             "the mapper file fails to load", where=str(path), seen=f"{type(error).__name__}: {error}", fix=_FIX
         ) from error
     mapper: Any = getattr(module, "MAPPER", None)
     if not all(hasattr(mapper, key) for key in ("name", "summary", "map")):
         raise InputError("the file exposes no mapper", where=str(path), seen=f"MAPPER = {mapper!r}"[:100], fix=_FIX)
+    if not path.is_relative_to(content.root() / "mappers"):
+        mapper = Foreign(mapper, path)
     return LoadedMapper(mapper, path, hashlib.sha256(path.read_bytes()).hexdigest())

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from hwsim.errors import HwsimError
+from hwsim.mapping.foreign import MapperFailedError
 
 Breach = tuple[str, str]  # law, what happened
 
@@ -14,6 +15,8 @@ def guarded(call: Callable[[], Any]) -> tuple[Any, HwsimError | None, str]:
     """(value, typed error, text of an untyped exception) of a call into foreign code."""
     try:
         return call(), None, ""
+    except MapperFailedError as error:
+        return None, None, error.seen
     except HwsimError as error:
         return None, error, ""
     except Exception as error:  # the mapper is not ours: any exception is a finding, not a crash
