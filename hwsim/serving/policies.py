@@ -1,23 +1,64 @@
 """Batching policies of one replica: which prefill chunks run in the next iteration, and whether decodes run too.
 
 A policy is asked at every iteration boundary where something could change. It admits requests through
-`Replica.admit` and answers a `Plan`; the replica repeats a decode-only plan by itself up to the next event.
+`Boundary.admit` and answers a `Plan`; the replica repeats a decode-only plan by itself up to the next event.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import Any, Final, Protocol
 
 from hwsim.errors import unknown_name
 from hwsim.serving.iteration_time import UNBOUNDED
+from hwsim.serving.kv import BlockPool
+from hwsim.serving.request import Request
 
-if TYPE_CHECKING:
-    from hwsim.serving.replica import Replica
-    from hwsim.serving.request import Request
+Plan = tuple[list[tuple[Request, int]], bool]
 
-Plan = tuple[list[tuple["Request", int]], bool]
+
+class Boundary(Protocol):
+    """A replica at an iteration boundary: all that a policy may read and do there.
+
+    Attributes
+    ----------
+    waiting: admission queue. kv: memory. record: results of the run. now_s: time of the boundary.
+    decodes: decoding requests. passed, reserved: decode iterations so far, and 1 once those of the next hold memory.
+    prefilling: whether prompts have begun and are not complete.
+    """
+
+    waiting: Any
+    kv: BlockPool
+    record: Any
+    now_s: float
+    decodes: int
+    passed: int
+    reserved: int
+
+    @property
+    def prefilling(self) -> bool: ...
+
+    def fits(self, request: Request) -> bool:
+        """Whether the head of the queue could be admitted now."""
+
+    def admit(self) -> Request | None:
+        """Take the head of the queue and its memory; None if it starts decoding at once."""
+
+    def take_partial(self) -> list[Request]:
+        """Requests whose prefill is not complete, in the order in which they continue."""
+
+    def put_back(self, skipped: list[Request]) -> None:
+        """Requests that got no chunk; they come first next time."""
+
+    def reserve_decode(self) -> None:
+        """Take memory for the next token of every decoding request: preempt the last ones where it is short."""
+
+    def release_held(self) -> None:
+        """Give back the memory of finished members of a static batch."""
+
+    def run_and_remaining(self) -> list[tuple[int, int]]:
+        """(tokens in the cache, tokens still to generate after the next) of every decoding request."""
 
 
 class Policy(Protocol):
@@ -32,10 +73,10 @@ class Policy(Protocol):
     cap: int
     by_arrival: bool
 
-    def plan(self, replica: Replica) -> Plan:
+    def plan(self, replica: Boundary) -> Plan:
         """Prefill chunks of the next iteration as (request, tokens), and whether decoding requests run in it."""
 
-    def horizon(self, replica: Replica) -> int:
+    def horizon(self, replica: Boundary) -> int:
         """Decode-only iterations after which the policy wants to be asked again though nothing happened."""
 
     def ran(self, iterations: int) -> None:
@@ -48,7 +89,7 @@ class Patient:
     __slots__ = ()
     by_arrival = False
 
-    def horizon(self, replica: Replica) -> int:
+    def horizon(self, replica: Boundary) -> int:
         return UNBOUNDED
 
     def ran(self, iterations: int) -> None:
@@ -68,7 +109,7 @@ class Budgeted(Patient):
         """It did; it would have asked last at `asked_s`, with `queued` requests waiting."""
 
 
-def admit_whole(replica: Replica, cap: int) -> list[tuple[Request, int]]:
+def admit_whole(replica: Boundary, cap: int) -> list[tuple[Request, int]]:
     """Admit while memory and `cap` allow; each request runs its whole prompt in the next iteration."""
     chunks: list[tuple[Request, int]] = []
     while replica.waiting and replica.kv.holders < cap and replica.fits(replica.waiting[0]):
@@ -87,7 +128,7 @@ class Orca(Patient):
 
     cap: int = 256
 
-    def plan(self, replica: Replica) -> Plan:
+    def plan(self, replica: Boundary) -> Plan:
         replica.reserve_decode()
         return admit_whole(replica, self.cap), replica.decodes > 0
 
@@ -103,7 +144,7 @@ class VLLM(Patient):
     max_tokens: int = 4096
     by_arrival: bool = True
 
-    def plan(self, replica: Replica) -> Plan:
+    def plan(self, replica: Boundary) -> Plan:
         if replica.waiting:
             chunks = self.admit(replica)
             if chunks:
@@ -111,7 +152,7 @@ class VLLM(Patient):
         replica.reserve_decode()
         return [], replica.decodes > 0
 
-    def admit(self, replica: Replica) -> list[tuple[Request, int]]:
+    def admit(self, replica: Boundary) -> list[tuple[Request, int]]:
         """Requests whose prompts run next. One alone may exceed the token limit, else it would wait for ever."""
         chunks: list[tuple[Request, int]] = []
         longest = 0
@@ -137,7 +178,7 @@ class Sarathi(Budgeted):
     cap: int = 256
     chunk: int = 512
 
-    def plan(self, replica: Replica) -> Plan:
+    def plan(self, replica: Boundary) -> Plan:
         replica.reserve_decode()
         budget = self.chunk - replica.decodes
         chunks: list[tuple[Request, int]] = []
@@ -147,7 +188,7 @@ class Sarathi(Budgeted):
             self.admit(replica, budget, chunks)
         return chunks, replica.decodes > 0
 
-    def resume(self, replica: Replica, partial: list[Request], budget: int, chunks: list[tuple[Request, int]]) -> int:
+    def resume(self, replica: Boundary, partial: list[Request], budget: int, chunks: list[tuple[Request, int]]) -> int:
         """Chunks of prompts that have begun; what they leave of the token budget."""
         skipped: list[Request] = []
         for request in partial:
@@ -163,7 +204,7 @@ class Sarathi(Budgeted):
             replica.put_back(skipped)
         return budget
 
-    def admit(self, replica: Replica, budget: int, chunks: list[tuple[Request, int]]) -> None:
+    def admit(self, replica: Boundary, budget: int, chunks: list[tuple[Request, int]]) -> None:
         """First chunks of new prompts while budget, batch cap and memory last."""
         waiting, kv, counter = replica.waiting, replica.kv, replica.passed + replica.reserved
         while waiting and budget > 0 and kv.holders < self.cap and kv.fits(waiting[0], counter):
@@ -191,7 +232,7 @@ class VLLM1(Sarathi):
     overlooked: bool = False
     planned_s: float = -1.0
 
-    def plan(self, replica: Replica) -> Plan:
+    def plan(self, replica: Boundary) -> Plan:
         waiting, begun, decodes = replica.waiting, replica.prefilling, replica.decodes
         answer: Plan = ([], True)
         if not (self.ahead and (decodes or begun)):  # idle
@@ -202,7 +243,7 @@ class VLLM1(Sarathi):
         self.noticed, self.planned_s = len(waiting), replica.now_s
         return answer
 
-    def admit(self, replica: Replica, budget: int, chunks: list[tuple[Request, int]]) -> None:
+    def admit(self, replica: Boundary, budget: int, chunks: list[tuple[Request, int]]) -> None:
         """New prompts that the scheduler has seen; the others wait for the iteration after the next."""
         if not self.ahead:
             Sarathi.admit(self, replica, budget, chunks)
@@ -218,7 +259,7 @@ class VLLM1(Sarathi):
                 budget -= tokens
                 chunks.append((request, tokens))
 
-    def horizon(self, replica: Replica) -> int:
+    def horizon(self, replica: Boundary) -> int:
         return 1 if self.overlooked else UNBOUNDED
 
     def went_on(self, asked_s: float, queued: int) -> None:
@@ -239,7 +280,7 @@ class LightLLM:
     waited: int = 0
     by_arrival: bool = False
 
-    def plan(self, replica: Replica) -> Plan:
+    def plan(self, replica: Boundary) -> Plan:
         if not replica.decodes or self.waited >= self.patience:
             idle = not replica.decodes
             chunks = self.admit(replica)
@@ -252,7 +293,7 @@ class LightLLM:
         replica.reserve_decode()
         return [], replica.decodes > 0
 
-    def admit(self, replica: Replica) -> list[tuple[Request, int]]:
+    def admit(self, replica: Boundary) -> list[tuple[Request, int]]:
         forecast = replica.run_and_remaining()
         chunks: list[tuple[Request, int]] = []
         total = 0
@@ -269,7 +310,7 @@ class LightLLM:
                 chunks.append((request, request.prefill - request.processed))
         return chunks
 
-    def horizon(self, replica: Replica) -> int:
+    def horizon(self, replica: Boundary) -> int:
         return max(1, self.patience - self.waited) if replica.waiting else UNBOUNDED
 
     def ran(self, iterations: int) -> None:
@@ -297,7 +338,7 @@ class Static(Patient):
     cap: int = 64
     hold_memory: bool = True
 
-    def plan(self, replica: Replica) -> Plan:
+    def plan(self, replica: Boundary) -> Plan:
         if replica.decodes:
             replica.reserve_decode()
             return [], replica.decodes > 0

@@ -7,16 +7,37 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import Any, Final, Protocol
 
 from hwsim.errors import unknown_name
+from hwsim.serving.kv import BlockPool
 from hwsim.serving.policies import peak_tokens
 from hwsim.serving.request import Request
 
-if TYPE_CHECKING:
-    from hwsim.serving.pipeline import PipelineReplica
-
 Batch = list[tuple[Request, int]]
+
+
+class Stages(Protocol):
+    """A pipelined replica with room for one more micro-batch: all that a policy may read and do there.
+
+    Attributes
+    ----------
+    waiting: admission queue. ready: admitted requests that are in no micro-batch. kv: memory. stages: of the pipeline.
+    """
+
+    waiting: Any
+    ready: list[Request]
+    kv: BlockPool
+    stages: int
+
+    def admit(self) -> Request:
+        """Take the head of the queue and its memory; `processed` says what its cache holds already."""
+
+    def preempt(self, victim: Request) -> None:
+        """The victim loses its cache and waits again, first."""
+
+    def run_and_remaining(self) -> list[tuple[int, int]]:
+        """(tokens in the cache, tokens still to generate after the next) of every request here."""
 
 
 class StagedPolicy(Protocol):
@@ -30,7 +51,7 @@ class StagedPolicy(Protocol):
     cap: int
     holds: bool
 
-    def form(self, replica: PipelineReplica) -> Batch: ...
+    def form(self, replica: Stages) -> Batch: ...
 
     def ended(self, request: Request) -> None:
         """A request has its last token."""
@@ -38,7 +59,7 @@ class StagedPolicy(Protocol):
     def left(self, request: Request) -> None:
         """A request has gone elsewhere, or lost its cache."""
 
-    def forget(self, replica: PipelineReplica) -> None:
+    def forget(self, replica: Stages) -> None:
         """The replica lost everything: give back what was held for finished requests."""
 
 
@@ -54,7 +75,7 @@ class Simple:
     def left(self, request: Request) -> None:
         return None
 
-    def forget(self, replica: PipelineReplica) -> None:
+    def forget(self, replica: Stages) -> None:
         return None
 
 
@@ -62,14 +83,14 @@ def _arrival(request: Request) -> float:
     return request.arrival_s
 
 
-def _grow(replica: PipelineReplica, request: Request) -> None:
+def _grow(replica: Stages, request: Request) -> None:
     """One more block where the next token does not fit the held ones."""
     if request.processed > request.blocks * replica.kv.block_tokens:
         request.blocks += 1
         replica.kv.fixed += 1
 
 
-def _room(replica: PipelineReplica, request: Request) -> bool:
+def _room(replica: Stages, request: Request) -> bool:
     """Preempt from the end of the ready list until a block is free; False if the request itself had to go."""
     while replica.kv.fixed >= replica.kv.total:
         victim = replica.ready.pop() if replica.ready else request
@@ -79,7 +100,7 @@ def _room(replica: PipelineReplica, request: Request) -> bool:
     return True
 
 
-def _decodes(replica: PipelineReplica, most: int) -> tuple[Batch, list[Request]]:
+def _decodes(replica: Stages, most: int) -> tuple[Batch, list[Request]]:
     """Up to `most` decodes in the order of the ready list, and the requests met whose prompts are not complete."""
     batch: Batch = []
     partial: list[Request] = []
@@ -104,7 +125,7 @@ class StagedOrca(Simple):
 
     cap: int = 256
 
-    def form(self, replica: PipelineReplica) -> Batch:
+    def form(self, replica: Stages) -> Batch:
         batch: Batch = []
         while replica.ready and len(batch) < self.cap:
             batch.append((replica.ready.pop(0), 1))
@@ -121,7 +142,7 @@ class StagedVLLM(Simple):
     cap: int = 256
     max_tokens: int = 4096
 
-    def form(self, replica: PipelineReplica) -> Batch:
+    def form(self, replica: Stages) -> Batch:
         micro = self.cap // replica.stages
         batch: Batch = []
         longest = 0
@@ -147,11 +168,11 @@ class StagedSarathi(Simple):
     cap: int = 256
     chunk: int = 512
 
-    def micro(self, replica: PipelineReplica) -> int:
+    def micro(self, replica: Stages) -> int:
         """Most requests of a micro-batch."""
         return self.cap // replica.stages
 
-    def form(self, replica: PipelineReplica) -> Batch:
+    def form(self, replica: Stages) -> Batch:
         micro = self.micro(replica)
         batch, partial = _decodes(replica, micro)
         budget = self.chunk - len(batch)
@@ -170,7 +191,7 @@ class StagedSarathi(Simple):
             budget -= self._admit(replica, budget, batch)
         return batch
 
-    def _admit(self, replica: PipelineReplica, budget: int, batch: Batch) -> int:
+    def _admit(self, replica: Stages, budget: int, batch: Batch) -> int:
         """Add the head of the queue to the micro-batch; what it takes of the budget."""
         request = replica.admit()
         if request.decoding:
@@ -186,7 +207,7 @@ class StagedSarathi(Simple):
 class StagedVLLM1(StagedSarathi):
     """vLLM's V1 engine: a micro-batch takes every request that is in none; the cap is of all together."""
 
-    def micro(self, replica: PipelineReplica) -> int:
+    def micro(self, replica: Stages) -> int:
         return self.cap
 
 
@@ -202,7 +223,7 @@ class StagedLightLLM(Simple):
     patience: int = 10
     waited: int = 0
 
-    def form(self, replica: PipelineReplica) -> Batch:
+    def form(self, replica: Stages) -> Batch:
         idle = not replica.ready
         if idle or self.waited >= self.patience:
             batch = self._prompts(replica)
@@ -215,7 +236,7 @@ class StagedLightLLM(Simple):
         self.waited += 1
         return _decodes(replica, self.cap // replica.stages)[0]
 
-    def _prompts(self, replica: PipelineReplica) -> Batch:
+    def _prompts(self, replica: Stages) -> Batch:
         forecast = replica.run_and_remaining()
         batch: Batch = []
         total = 0
@@ -246,7 +267,7 @@ class StagedStatic:
     holds: bool = True
     batches: list[list[Request]] = field(default_factory=list)
 
-    def form(self, replica: PipelineReplica) -> Batch:
+    def form(self, replica: Stages) -> Batch:
         self._release(replica)
         if not replica.ready:
             self._begin(replica)
@@ -259,7 +280,7 @@ class StagedStatic:
         replica.ready = [r for r in replica.ready if not any(r is other for other in run)]
         return [(request, _left(request)) for request in run]
 
-    def _begin(self, replica: PipelineReplica) -> None:
+    def _begin(self, replica: Stages) -> None:
         batch: list[Request] = []
         while replica.waiting and len(batch) < self.cap and replica.kv.holders < self.cap * replica.stages:
             if not replica.kv.fits(replica.waiting[0], 0):
@@ -269,7 +290,7 @@ class StagedStatic:
             self.batches.append(batch)
             replica.ready.extend(batch)
 
-    def _release(self, replica: PipelineReplica) -> None:
+    def _release(self, replica: Stages) -> None:
         over = [batch for batch in self.batches if all(r.processed >= r.total for r in batch)]
         self.batches = [batch for batch in self.batches if not any(batch is other for other in over)]
         for batch in over:
@@ -282,7 +303,7 @@ class StagedStatic:
     def left(self, request: Request) -> None:
         self.batches = [[other for other in batch if other is not request] for batch in self.batches]
 
-    def forget(self, replica: PipelineReplica) -> None:
+    def forget(self, replica: Stages) -> None:
         for batch in self.batches:
             for request in batch:
                 if request.processed >= request.total:
