@@ -28,19 +28,23 @@ Array = np.ndarray[Any, Any]
 _ATTENTION: Final = ("attention_prefill", "attention_decode")
 _TINY_S: Final = 1e-9
 ROW_TILE: Final = 64  # rows of the smallest tile of tensor-core GEMMs: their time steps just after its multiples
-WAVES: Final = 1024
+WAVES: Final = 1024  # rows up to which half row tiles are knots too
 WANTED: Final = 0.02  # interpolation error above which the knots are set twice as close
 OCTAVE: Final = 8  # knots of contexts and chunks in each doubling
 
 
 @dataclass(frozen=True, slots=True)
 class Pricer:
-    """Calls the analytic engine for whole arrays of passes."""
+    """Calls the analytic engine for whole arrays of passes.
+
+    `prompt_experts`: time of the experts in passes with prompts over that of the calibrated kernels.
+    """
 
     model: Model
     platform: Platform
     scenario: Scenario
     formats: Any
+    prompt_experts: float = 1.0
 
     def split_s(self, phase: str, batch: Any, tokens: Any, past: Any) -> tuple[Array, Array, Array, float]:
         """(attention s, rest s, dynamic energy J, host overhead s) of passes; arrays broadcast together."""
@@ -52,6 +56,8 @@ class Pricer:
         energy: Any = 0.0
         for interval in timeline.intervals:
             seconds = interval.cost.time_s * interval.task.count
+            if phase == "prefill" and interval.task.kind == "moe":
+                seconds = seconds * self.prompt_experts
             energy = energy + interval.cost.energy_j * interval.task.count
             if interval.task.kind in _ATTENTION:
                 attention = attention + seconds
@@ -150,11 +156,12 @@ def from_engine(
     max_batch: int = 256,
     max_tokens: int = 16384,
     max_context: int = 131072,
+    prompt_experts: float = 1.0,
 ) -> EngineTime:
     """Build the tables. Raises InputError for limits below 2; the engine's own errors pass through."""
     if min(max_batch, max_tokens, max_context) < 2:
         raise InputError("tables need a batch, tokens and context of at least 2")
-    pricer = Pricer(model, platform, scenario, formats)
+    pricer = Pricer(model, platform, scenario, formats, prompt_experts)
     for density in (1, 2):
         time, power = _tables(pricer, max_batch, max_tokens, max_context, density)
         errors = _errors(pricer, time)

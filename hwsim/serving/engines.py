@@ -8,9 +8,15 @@ from typing import Final
 LARGE_DEVICE_BYTES: Final = 70 * 2**30
 LARGE: Final = (8192, 1024)
 SMALL: Final = (2048, 256)
-# HTTP, tokenizer, hand-over between processes and detokenizer of a request, seconds. What closed loops of 4 and 8
-# clients leave over the simulated time to first token: median 5 ms, 9 ms at 1,024 prompt tokens (H100, vLLM 0.18).
-FRONT_END_S: Final = {"vllm_v1": 0.004}
+# Seconds of a request outside the engine loop. HTTP, hand-over between processes, detokenizer: with the tokenizer below
+# what closed loops of 4 clients leave at 1,024 prompt tokens (H100, vLLM 0.18: 4 to 6 ms).
+FRONT_END_S: Final = {"vllm_v1": 0.005}
+# Tokenizer, seconds a prompt token: 1.5 MB/s of text on one thread (Hugging Face tokenizers, in the benchmark that
+# tiktoken publishes), 4 bytes a token.
+FRONT_END_TOKEN_S: Final = {"vllm_v1": 2.7e-6}
+# Experts in passes with prompts, over the calibrated kernels (TensorRT-LLM, SGLang; without routing, alignment,
+# permutation and reduction). Chosen on DEV serving runs: gpt-oss 120B alone asks for 1.6, MiniMax M2.5 alone for 1.5.
+PROMPT_EXPERTS: Final = {"vllm_v1": 1.5}
 WATERMARKS: Final = {"vllm_v1": 0.0}  # V1 takes blocks as they are needed
 
 

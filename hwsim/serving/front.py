@@ -14,7 +14,7 @@ from hwsim.errors import InfeasibleError
 from hwsim.ir.platform import Platform
 from hwsim.ir.scenario import Scenario
 from hwsim.serving.engine_time import EngineTime, from_engine
-from hwsim.serving.engines import FRONT_END_S, WATERMARKS, vllm_limits
+from hwsim.serving.engines import FRONT_END_S, FRONT_END_TOKEN_S, PROMPT_EXPERTS, WATERMARKS, vllm_limits
 from hwsim.serving.iteration_time import ScaledTime
 from hwsim.serving.spec import ReplicaSpec
 
@@ -44,7 +44,8 @@ class EngineOptions:
     longest: most tokens a request may hold, for policies that reserve and for the table range.
     kv_blocks: size of the KV cache; by default what memory leaves after weights and activations.
     overhead_s: host time added to each iteration.
-    front_end_s: time of a request outside the engine loop (HTTP, tokenizer, detokenizer); by default the policy's.
+    front_end_s: time of a request outside the engine loop (HTTP, tokenizer, detokenizer); by default the policy's,
+        which grows with the prompt.
     """
 
     policy: str = "vllm"
@@ -80,7 +81,8 @@ def engine_replica(model: Any, platform: Platform, scenario: Scenario, formats: 
     """
     asked = EngineOptions(**options)
     arguments = asked.arguments(platform)
-    tables = from_engine(model, platform, scenario, formats, **_table_range(asked, arguments))
+    slower = PROMPT_EXPERTS.get(asked.policy, 1.0)
+    tables = from_engine(model, platform, scenario, formats, prompt_experts=slower, **_table_range(asked, arguments))
     blocks, kv_bytes, notes = kv_blocks_of(model, platform, scenario, formats, asked.block_tokens)
     busy_w, idle_w, usd_per_s = _running_costs(platform, scenario, tables)
     per_token = asked.policy == "lightllm"
@@ -99,6 +101,7 @@ def engine_replica(model: Any, platform: Platform, scenario: Scenario, formats: 
         name=platform.name,
         kv_bytes_per_token=kv_bytes,
         front_end_s=FRONT_END_S.get(asked.policy, 0.0) if asked.front_end_s is None else asked.front_end_s,
+        front_end_token_s=FRONT_END_TOKEN_S.get(asked.policy, 0.0) if asked.front_end_s is None else 0.0,
     )
     return Engine(replica, tables, notes, kv_bytes, *_link(platform))
 

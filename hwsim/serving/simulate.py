@@ -77,13 +77,17 @@ def finish(cluster: Cluster, source: Source, level: ServiceLevel | None, *, stea
 
 
 def _add_front_end(cluster: Cluster) -> None:
-    """Requests reach the engine `front_end_s` after they arrive: with all of them shifted alike, all answers are."""
+    """Requests reach the engine `front_end_s` and the tokenizer's time after they arrive.
+
+    It is added after the run: with all requests shifted (almost) alike, all answers are.
+    """
     record = cluster.record
     replica = record.column("replica")
     for engine in cluster.everyone:
-        late_s = engine.spec.front_end_s
-        if late_s:
+        fixed_s, token_s = engine.spec.front_end_s, engine.spec.front_end_token_s
+        if fixed_s or token_s:
             mine = replica == engine.index if len(cluster.everyone) > 1 else slice(None)
+            late_s = fixed_s + token_s * record.column("prompt")[mine]
             for name in ("scheduled_s", "first_s", "end_s"):
                 record.column(name)[mine] += late_s
 

@@ -33,7 +33,8 @@ class ReplicaSpec:
     queue: order of admission, ``fcfs``, ``sjf`` or ``priority``.
     prefix_tiers: memories of the prefix cache, nearest first (none: no cache), in blocks of `prefix_block_tokens`.
     swap_s_per_block: time to copy a block to the host and again back; None: preemption recomputes.
-    front_end_s: time of a request outside the engine loop; it shifts scheduling, first and last token alike.
+    front_end_s, front_end_token_s: time of a request outside the engine loop, and what each prompt token adds to it
+        (tokenizer); they shift scheduling, first and last token alike.
     model: which requests it serves, where a cluster serves several models.
     kv_bytes_per_token: size of the KV cache of a token, for copies between replicas (0: the copier's own figure).
     exact_vidur: a preempted half-done prefill shrinks to its processed part, as in Vidur.
@@ -58,6 +59,7 @@ class ReplicaSpec:
     prefix_tiers: Sequence[Tier] = ()
     swap_s_per_block: float | None = None
     front_end_s: float = 0.0
+    front_end_token_s: float = 0.0
     model: str = ""
     kv_bytes_per_token: float = 0.0
 

@@ -1,8 +1,10 @@
 """The closed loops of serving benchmarks, replayed by the request-level simulator.
 
 C clients each wait for their answer and ask again; a benchmark sends a few rounds and averages over all of them, the
-opening burst of C prompts included. Lengths vary by a percent (templates and tokenizers do so on real clients), which
-lets clients of equal length drift apart. The engine is the simulator's own: nothing here knows a queueing formula.
+opening burst of C prompts included. vLLM's benchmark client, as public nightly benchmarks call it, sends ten requests a
+client whose prompts and answers are 80 to 100 % of the nominal length. Of TensorRT-LLM's client nothing is known but
+that templates and tokenizers vary lengths by a percent or so, which lets clients of equal length drift apart. The
+engine is the simulator's own: nothing here knows a queueing formula.
 """
 
 from __future__ import annotations
@@ -21,8 +23,11 @@ from hwsim.serving.sessions import ClosedLoop, serve
 from hwsim.serving.spec import ClusterSpec
 from hwsim.validation.endtoend_runs import Deployment, Report, Run, Scored, node_of, score_deployments, unusable
 
-ROUNDS: Final = 6  # requests a client sends; benchmarks send 3 to 10 (a choice among 4, 5, 6, 8 on the DEV rows)
-SPREAD: Final = 0.01  # half width of the lengths, as a share
+# Engine -> (requests a client sends, smallest and largest length over the nominal one). TensorRT-LLM: six of 4, 5, 6, 8
+# on the DEV rows. vLLM: InferenceMAX runs benchmark_serving.py with ten prompts a client and --random-range-ratio 0.8.
+CLIENTS: Final = {"trtllm": (6, 0.99, 1.01)}
+VLLM_CLIENT: Final = (10, 0.8, 1.0)
+LONGEST: Final = 1.01  # of a request over its nominal length
 TRTLLM_TOKENS: Final = 8192  # max_num_tokens of TensorRT-LLM
 TRTLLM_SEQUENCES: Final = 2048  # its max_batch_size
 MOST_CLIENTS: Final = 4096  # of a loop that is simulated: minutes beyond
@@ -38,11 +43,20 @@ class Loop:
     backend: str
 
     @property
+    def client(self) -> tuple[int, float, float]:
+        """Requests a client sends, and the range of their lengths over the nominal one."""
+        return CLIENTS.get(self.backend, VLLM_CLIENT)
+
+    @property
+    def rounds(self) -> int:
+        return self.client[0]
+
+    @property
     def requests(self) -> tuple[list[int], list[int]]:
         """Prompt and output tokens of all requests, from one stream of random numbers."""
         random = np.random.default_rng(0)
-        low, high = 1.0 - SPREAD, 1.0 + SPREAD
-        count = self.clients * ROUNDS
+        _, low, high = self.client
+        count = self.clients * self.rounds
         drawn = (random.integers(int(low * n), int(high * n) + 1, count) for n in (self.prompt, self.output))
         prompts, outputs = (np.maximum(1, lengths).tolist() for lengths in drawn)
         return prompts, outputs
@@ -64,7 +78,7 @@ def _simulated(deployment: Deployment, runs: Sequence[Run]) -> list[Scored]:
     scenario = Scenario(
         1, 1024, 128, formats.weights.name, formats.activations.name, formats.kv_cache.name, tp=tp, ep=ep
     )
-    longest = int(max((r.number("isl") + r.number("osl")) * (1 + SPREAD) for r in runs)) + 2
+    longest = int(max((r.number("isl") + r.number("osl")) * LONGEST for r in runs)) + 2
     engines: dict[str, Any] = {}
     seen: dict[Loop, tuple[float, float]] = {}
     scored = []
@@ -98,6 +112,6 @@ def _with_slots(replica: Any, loop: Loop, *, dense: bool) -> Any:
 def replay(loop: Loop, replica: Any) -> tuple[float, float]:
     """Mean (TTFT, TPOT) in seconds over all requests of the loop."""
     prompts, outputs = loop.requests
-    source = ClosedLoop(loop.clients, ROUNDS, 0.0, prompts, outputs)
+    source = ClosedLoop(loop.clients, loop.rounds, 0.0, prompts, outputs)
     result = serve(source, ClusterSpec([replica]))
     return float(result.ttft_s.mean()), float(result.tpot_s.mean())

@@ -49,7 +49,8 @@ _SLACK_S: Final = 120.0  # a first request scheduled up to this long after its a
 class Measured:
     """Durations of each request in seconds, NaN where unknown; `scheduled_s` counts from arrival.
 
-    `arrival_s`, `prompt` and `output` are the file's own, None where it has none; `request` names rows.
+    `arrival_s`, `prompt` and `output` are the file's own, None where it has none; `request` names rows. `moved` is the
+    point (``scheduled`` or ``first``) that was set to its earliest possible time, where points are on another clock.
     """
 
     ttft_s: Array
@@ -60,6 +61,7 @@ class Measured:
     prompt: Array | None = None
     output: Array | None = None
     request: tuple[str, ...] = ()
+    moved: str = ""
 
     def __len__(self) -> int:
         return len(self.e2e_s)
@@ -127,7 +129,7 @@ def read_measured(path: Path, arrival_s: Array | None = None, unit: str | None =
     columns = {m: _numbers(path, rows, c, m in _SPANS) for m, (c, _) in found.items() if m != "request"}
     columns = {m: values for m, values in columns.items() if values is not None}
     spans = {m: columns[m] * _unit_of(found[m][1], scale, columns[m]) for m in _SPANS if m in columns}
-    points = _points(columns, found, scale, arrival_s)
+    points, moved = _points(columns, found, scale, arrival_s)
     own = points.get("arrival")
     start = own if own is not None else arrival_s
     relative = {m: points[m] - start for m in ("scheduled", "first", "last") if m in points and start is not None}
@@ -138,7 +140,9 @@ def read_measured(path: Path, arrival_s: Array | None = None, unit: str | None =
         tpot = (e2e - ttft) / np.maximum(1.0, columns["output"] - 1.0)
     names = tuple(str(row[found["request"][0]]) for row in rows) if "request" in found else ()
     kept = {m: columns.get(m) for m in ("prompt", "output")}
-    return Measured(ttft, e2e, relative.get("scheduled", nothing), tpot, own, kept["prompt"], kept["output"], names)
+    return Measured(
+        ttft, e2e, relative.get("scheduled", nothing), tpot, own, kept["prompt"], kept["output"], names, moved
+    )
 
 
 def _numbers(path: Path, rows: Sequence[Mapping[str, Any]], column: str, optional: bool) -> Any:
@@ -177,25 +181,26 @@ def _points(
     found: Mapping[str, tuple[str, float | None]],
     asked: float | None,
     arrival_s: Array | None,
-) -> dict[str, Array]:
-    """Points in time in seconds; on the trace's clock where the file has no arrivals of its own."""
+) -> tuple[dict[str, Array], str]:
+    """Points in time in seconds, on the trace's clock where the file has no arrivals of its own; which one says so."""
     raw = {m: columns[m] for m in _POINTS if m in columns}
     if not raw:
-        return {}
+        return {}, ""
     guess = asked or _clock_unit(raw, arrival_s)
     points = {m: values * (found[m][1] or guess) for m, values in raw.items()}
     if "arrival" in points and not _other_clock(points):
-        return points
+        return points, ""
     arrival_s = points.get("arrival", arrival_s)
     if arrival_s is None:
-        return points
-    earliest = points.get("scheduled", points.get("first"))
+        return points, ""
+    name = "scheduled" if "scheduled" in points else "first"
+    earliest = points.get(name)
     if earliest is None:
-        return {}
+        return {}, ""
     late = earliest - arrival_s
     first = float(late[int(np.argmin(arrival_s))])
     shift = 0.0 if 0.0 <= first <= _SLACK_S and np.nanmin(late) >= 0.0 else float(np.nanmin(late))
-    return {m: values if m == "arrival" else values - shift for m, values in points.items()}
+    return {m: v if m == "arrival" else v - shift for m, v in points.items()}, name if shift else ""
 
 
 def _other_clock(points: Mapping[str, Array]) -> bool:

@@ -242,7 +242,7 @@ def sorted_by_arrival(measured: Measured) -> Measured:
     """Rows in the order of `own_trace`."""
     order = np.argsort(measured.arrival_s, kind="stable") if measured.arrival_s is not None else slice(None)
     pick = [getattr(measured, name)[order] for name in ("ttft_s", "e2e_s", "scheduled_s", "tpot_s")]
-    return Measured(*pick)
+    return Measured(pick[0], pick[1], pick[2], pick[3], moved=measured.moved)
 
 
 def simulated(run: Run, trace: Trace) -> ServingResult:
@@ -296,13 +296,16 @@ def _seconds(given: Mapping[str, Any], name: str, otherwise: Any) -> Any:
 
 def compare(result: ServingResult, measured: Measured) -> dict[str, float]:
     """Median absolute relative errors and medians (seconds) of each latency; NaN-free: absent ones are left out."""
-    arrival, first, last = (result.column(name) for name in ("arrival_s", "first_s", "end_s"))
+    arrival, scheduled, first, last = (result.column(name) for name in ("arrival_s", "scheduled_s", "first_s", "end_s"))
     output = result.column("output")
+    early = 0.0  # both clocks are set by the request that waited least, ours as theirs
+    if measured.moved:
+        early = float(np.nanmin((scheduled if measured.moved == "scheduled" else first) - arrival))
     ours = {
-        "e2e": last - arrival,
-        "ttft": first - arrival,
+        "e2e": last - arrival - early,
+        "ttft": first - arrival - early,
         "tpot": (last - first) / np.maximum(1, output - 1),
-        "ttft_scheduled": first - result.column("scheduled_s"),
+        "ttft_scheduled": first - scheduled,
     }
     theirs = {
         "e2e": measured.e2e_s,

@@ -55,12 +55,12 @@ def folder_of(tmp_path: Path, made: object, header: tuple[str, ...], scale: floa
 def test_names_units_and_clocks(
     header: tuple[str, ...], scale: float, shift: float, made: object, tmp_path: Path
 ) -> None:
-    """A shifted clock costs the wait of the request that waited least, at most the front end."""
+    """On another clock both sides are moved alike: the request that waited least says when it begins."""
     (run,) = validate_runs(folder_of(tmp_path, made, header, scale, shift))["runs"]
-    loose = 0.25 if shift else 1e-6
+    loose = 1e-4 if shift else 1e-6  # large clocks have few digits left
     assert run["requests"] == 40
     assert run["ttft_error"] < loose
-    assert run["e2e_error"] < loose / 10 if shift else run["e2e_error"] < 1e-6
+    assert run["e2e_error"] < loose
     assert run["tpot_error"] < 1e-3
     assert run["ttft_scheduled_error"] < 1e-3
 
