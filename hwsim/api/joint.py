@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -60,10 +61,6 @@ def speculate(
     *,
     draft: str,
     draft_on: str | None = None,
-    draft_tokens: int = 4,
-    acceptance: float = 0.8,
-    overlap: float = 0.0,
-    channel_s: float = 0.0,
     draft_options: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> Pair:
@@ -71,19 +68,20 @@ def speculate(
 
     Parameters
     ----------
-    draft, draft_on: model and machine of the draft [the target's]. draft_tokens, acceptance, overlap, channel_s:
-        `hwsim.explore.teams.Speculation`. draft_options: options of the draft's `evaluate`; options: of the target's.
+    draft, draft_on: model and machine of the draft [the target's]. draft_options: options of the draft's `evaluate`.
+    options: draft_tokens [4], acceptance [0.8], overlap and channel_s of `hwsim.explore.teams.Speculation`; the others
+        are those of the target's `evaluate`.
 
     Raises
     ------
     InputError: shares outside [0, 1]. Those of `evaluate`.
     """
-    how = Speculation(draft_tokens, acceptance, overlap, channel_s)
-    batch, output = options.pop("batch", 1), options.pop("output", 128)
-    prompt = options.pop("prompt", None) or 512
+    how = Speculation(**{f.name: options.pop(f.name) for f in fields(Speculation) if f.name in options})
+    batch, output, prompt = options.pop("batch", 1), options.pop("output", 128), options.pop("prompt", None)
+    prompt = 512 if prompt is None else prompt
     sizes = {"batch": batch, "prompt": prompt, "output": output}
     # the tokens of a check share one cache: as many sequences more, each with so much less of it
-    share = draft_tokens + 1
+    share = how.draft_tokens + 1
     wide = {"batch": batch * share, "prompt": max((prompt + output // 2) // share, 1), "output": 2}
     own = {**({} if draft_on else {k: v for k, v in options.items() if k == "tp"}), **(draft_options or {})}
     return Pair(
