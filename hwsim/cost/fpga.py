@@ -84,7 +84,7 @@ def plan(graph: MappedGraph) -> MappedGraph:
     fpga_limits.require_sparsity(device, o)
     widths = fused.widths(graph)
     block = _block_format(graph)
-    tasks = [_prepared(task, graph, o, widths.get(task.name, ()), block) for task in graph.tasks]
+    tasks = [_prepared(_unpacked(task), graph, o, widths.get(task.name, ()), block) for task in graph.tasks]
     for task in tasks:
         fpga_limits.require_width(task, device, o)
     fpga_limits.require_on_chip(graph, o)
@@ -138,6 +138,11 @@ def _section(device: Device) -> Mapping[str, Any]:
             f"{device.name} has no fpga section: its overlay is not described", fix="add fpga: to its file"
         )
     return section
+
+
+def _unpacked(task: Task) -> Task:
+    """The task without operations to expand its weights: the chains' own units do that on the way."""
+    return replace(task, flop={name: flop for name, flop in task.flop.items() if "/" not in name})
 
 
 def _block_format(graph: MappedGraph) -> Any:

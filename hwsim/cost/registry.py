@@ -13,10 +13,11 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from types import ModuleType
 from typing import Final
 
-from hwsim.cost import roofline
+from hwsim.cost import generic, roofline
 from hwsim.errors import unknown_name
 from hwsim.ir.mapped import MappedGraph, Task
 from hwsim.ir.numbers import Num
@@ -46,6 +47,9 @@ FAMILIES: Final[dict[str, str]] = {
 }
 
 
+_OPERATORS_ALONE: Final = frozenset({"fpga", "wafer", "pim", "cpu", "npu", "flash", "hybrid"})
+
+
 def cost_function(kind: str, efficiency: str = "calibrated") -> CostFunction:
     """The function that prices a task on a device of `kind`.
 
@@ -58,7 +62,12 @@ def cost_function(kind: str, efficiency: str = "calibrated") -> CostFunction:
     if efficiency == "datasheet":
         return roofline.task_cost
     function: CostFunction = module.task_cost
-    return function
+    return partial(_with_links, function) if kind in _OPERATORS_ALONE else function
+
+
+def _with_links(function: CostFunction, task: Task, platform: Platform) -> TaskCost:
+    """Families whose laws are of operators alone: what several of them exchange takes the links of their file."""
+    return generic.task_cost(task, platform) if task.kind == "collective" else function(task, platform)
 
 
 def plan(graph: MappedGraph) -> MappedGraph:

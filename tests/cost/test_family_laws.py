@@ -262,3 +262,26 @@ def test_what_cannot_be_built_is_refused_with_what_is_missing(
         evaluate(model, hardware, what_if=what_if or None, **options)
     assert caught.value.exit_code == 3
     assert caught.value.fix and caught.value.budget
+
+
+@pytest.mark.parametrize("hardware", ["u280", "vhk158", "d5005", "m1-max-with-flash", "wse2"])
+def test_several_devices_pay_for_what_they_exchange(hardware: str) -> None:
+    one, two = (ask("llama-2-7b", hardware, FAMILIES.get(hardware), tp=n, prompt=512) for n in (1, 2))
+    document = two.document["phases"][1]
+    exchanged = sum(t["time_s"] * t["count"] for t in document["tasks"] if t["kind"] == "collective")
+    assert exchanged > 0
+    assert metric(two, "tpot_s") > metric(one, "tpot_s") / 2
+
+
+@pytest.mark.parametrize("hardware", ["sail-neoverse-n1", "neoverse-n1-16t", "hexagon-8gen3"])
+def test_devices_without_links_do_not_team_up(hardware: str) -> None:
+    with pytest.raises(InfeasibleError, match="no link to other devices"):
+        ask("llama-2-7b", hardware, tp=2)
+
+
+@pytest.mark.parametrize(
+    ("hardware", "weights"), [("u280", "int3-g128"), ("u280", "int8"), ("vhk158", "int4"), ("d5005", "ternary")]
+)
+def test_the_bare_roofline_is_never_slower_than_the_overlay(hardware: str, weights: str) -> None:
+    laws, bare = (ask("opt-6.7b", hardware, weights=weights, efficiency=e) for e in ("calibrated", "datasheet"))
+    assert metric(bare, "tpot_s") <= metric(laws, "tpot_s")
