@@ -15,6 +15,9 @@ from hwsim.ir.platform import Device
 # fp16 matrix 0.33 pJ/FLOP datapath + 0.37 pJ/FLOP control.
 FP16_MATRIX_J_PER_FLOP: Final = 0.70e-12
 _REFERENCE_NODE_M: Final = 7e-9  # process of both sources, metres
+# Joules of logic grow as feature size to this power: 45 to 7 nm cost 2 to 4 times less (Horowitz, ISSCC 2014, against
+# Jouppi et al., ISCA 2021, table 2), which is an exponent of 0.37 to 0.75.
+_NODE_EXPONENT: Final = 0.6
 # Energy of an operation relative to 16-bit multiply-accumulate: Jouppi et al., ISCA 2021, table 2 (7 nm):
 # int8 0.10, bf16 0.59, fp32 1.69 pJ/MAC; the shared control part does not shrink with the width.
 _DATAPATH_SHARE: Final = 0.33 / 0.70
@@ -39,15 +42,15 @@ _LINK_DEFAULT_J_PER_BYTE: Final = 8 * 5.6e-12
 
 
 def j_per_flop(device: Device, dtype: str, unit: str = "tensor") -> Num:
-    """Dynamic joules per operation of one dtype; logic energy scales with the node, control does not shrink with width.
+    """Dynamic joules per operation of one dtype: the device's own figure, else logic scaled to its node.
 
-    Assumption: linear in feature size between 45 and 4 nm (Horowitz ISSCC 2014 against Jouppi ISCA 2021: 2-4x for 6x).
+    Assumption: control is paid in full whatever the width; the datapath shrinks with it.
     """
     for entry in device.compute:
         if entry.unit == unit and entry.dtype == dtype and np_positive(entry.energy_j_per_flop):
             return entry.energy_j_per_flop
     node = device.process_m if np_positive(device.process_m) else _REFERENCE_NODE_M
-    scale = (node / _REFERENCE_NODE_M) ** 0.6
+    scale = (node / _REFERENCE_NODE_M) ** _NODE_EXPONENT
     control = 1 - _DATAPATH_SHARE
     if unit == "vector":
         control *= _VECTOR_CONTROL_FACTOR

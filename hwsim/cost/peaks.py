@@ -59,7 +59,7 @@ def compute_path(device: Device, dtype: str, unit: str = "tensor") -> Path:
 
 
 def native_16bit(device: Device) -> str:
-    """``bf16`` where the device computes it, else ``fp16``, else ``fp32``: the default format of a scenario."""
+    """``bf16`` where the device computes it, else ``fp16`` (widened where it has none): a scenario's default format."""
     for dtype in ("bf16", "fp16"):
         if device.peak(dtype) is not None or device.peak(dtype, "vector") is not None:
             return dtype
