@@ -48,7 +48,12 @@ def pair(workload: str, hardware: str, *, token_on: str | None = None, **options
 
 def _network(hardware: str, given: Num | str | None) -> float:
     if given is not None:
-        return units.parse(given, "bytes_per_s", where="network") if isinstance(given, str) else float(given)
+        rate = units.parse(given, "bytes_per_s", where="--network") if isinstance(given, str) else float(given)
+        if not 0 < rate < np.inf:
+            raise InputError(
+                "the network's rate must be above 0", where="--network", seen=str(given), fix='e.g. "50 GB/s"'
+            )
+        return rate
     link = load_hardware(hardware).platform.scale_out
     if link is None:
         raise InputError(f"{hardware} has no network", where="network", fix='a cluster file, or network="50 GB/s"')

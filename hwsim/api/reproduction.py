@@ -11,6 +11,7 @@ from hwsim.api.evaluation import evaluate
 from hwsim.api.joint import pair, speculate
 from hwsim.api.serving import simulate
 from hwsim.api.timelines import timeline
+from hwsim.errors import unknown_name
 
 
 class Reproduction(Answer):
@@ -46,6 +47,8 @@ def reproduce(
     ------
     UnknownNameError: a system without claims. InputError: a malformed file.
     """
+    if efficiency not in (None, "calibrated", "datasheet"):
+        raise unknown_name("efficiency", efficiency, ("calibrated", "datasheet"), where="--efficiency")
     from hwsim.validation.claims import reproduce as run
     from hwsim.validation.claims import select
 

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from hwsim.api.answer import Answer
 from hwsim.api.evaluation import prepare
+from hwsim.engine.estimate import memory_of
+from hwsim.engine.fit import require_fit
 from hwsim.errors import unknown_name
 from hwsim.frontends.formats import Formats
 from hwsim.ir.platform import Device, Platform
@@ -54,7 +56,7 @@ def timeline(
     phase: ``prefill``, ``decode`` or ``forward`` [decode, or the only one].
     technique: fields of `hwsim.explore.timelines.Technique`: streams, parts, unit_share, micro_batches, prefetch,
         depth, capacity.
-    options: those of `evaluate`, and what_if.
+    options: those of `evaluate`, what_if and check_fit [refuse what does not fit, but where weights are prefetched].
 
     Raises
     ------
@@ -66,7 +68,9 @@ def timeline(
     for name in asked:
         if name not in Technique.__slots__:
             raise unknown_name("field of a technique", name, Technique.__slots__)
-    what_if = options.pop("what_if", None)
+    what_if, check_fit = options.pop("what_if", None), options.pop("check_fit", not asked.get("prefetch"))
     model, platform, scenario, _ = prepare(workload, hardware, batch, prompt, output, what_if, options)
     formats = Formats.of(scenario.weights, scenario.activations or None, scenario.kv_cache or None)
+    if check_fit:
+        require_fit(model.model.name, platform, scenario, memory_of(model.model, platform, scenario, formats))
     return PhaseTimeline(timeline_document(model.model, platform, scenario, formats, phase, Technique(**asked)))

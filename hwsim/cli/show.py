@@ -8,6 +8,7 @@ import typer
 
 from hwsim import content
 from hwsim.cli import options as o
+from hwsim.errors import unknown_name
 
 _KINDS = ("accelerator", "node", "cluster", "memory", "model", "price", "mapper", "calibration", "scenario")
 
@@ -34,7 +35,9 @@ def command(
 
 def _entry(name: str, kind: str | None) -> content.Entry:
     """The catalog entry; the file's own `schema:` key decides the kind of a path."""
-    kinds = (kind,) if kind in content.KINDS else _KINDS
+    if kind is not None and kind not in content.KINDS:
+        raise unknown_name("kind of content", kind, content.KINDS, where="--kind")
+    kinds = (kind,) if kind is not None else _KINDS
     entry = content.resolve(name, *kinds)
     if entry.path.suffix not in (".yaml", ".yml"):
         return entry

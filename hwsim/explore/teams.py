@@ -158,4 +158,8 @@ def speculation_document(step: Document, verify: Document, draft: Document, how:
 
 
 def _value(document: Document, metric: str) -> float:
+    """A metric of an estimate. Raises InputError where a model makes no tokens and so has none."""
+    if metric not in document["metrics"]:
+        name = document["workload"]["name"]
+        raise InputError(f"{name} makes no tokens", where=name, seen=f"no {metric}", fix="name a decoder")
     return float(document["metrics"][metric]["value"])

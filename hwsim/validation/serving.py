@@ -64,6 +64,10 @@ def validate_serving(folder: Path | str, settings: Mapping[str, Any] | None = No
     InputError: the folder holds neither cases nor real-engine runs, or a file is malformed.
     """
     folder = Path(folder)
+    if not folder.is_dir():
+        raise InputError(
+            "no such folder of runs", where=str(folder), fix="name a folder with cases.json or measured runs"
+        )
     if not (folder / "cases.json").is_file():
         from hwsim.validation.serving_runs import validate_runs
 
