@@ -179,3 +179,23 @@ def test_transport_follows_from_topology():
         "n_gpus": np.array([8.0, 4.0, 4.0, 4.0]),
     }
     assert collective.transport(columns).tolist() == ["nvlink", "pcie", "network", "pcie-skewed"]
+
+
+def test_rings_leave_a_node_through_its_ports() -> None:
+    """Large messages: wire bytes over as many ports as ranks, until the node has no more."""
+    parameters = {**collective.FAMILY.start(), "link_eff": 1.0, "own_share": 0.0, "ports": 4.0}
+
+    def time(local: int) -> float:
+        columns = {"bytes": np.float64(1e12), "n_gpus": np.float64(2 * local), "topology": f"x-dpn{local}"}
+        return float(collective.collective_time_s(columns, NVLINK, "all_reduce@network", parameters).time_s[0])
+
+    port = float(collective.link_bytes_per_s(NVLINK, "network"))
+    for local, ports in ((1, 1), (2, 2), (4, 4), (8, 4)):
+        ranks = 2 * local
+        assert time(local) == pytest.approx(2 * (ranks - 1) / ranks * 1e12 / (ports * port), rel=1e-3)
+
+
+def test_adapters_fill_their_slot() -> None:
+    assert collective.link_bytes_per_s(replace(NVLINK, host_bytes_per_s=32e9), "network") == 25e9
+    assert collective.link_bytes_per_s(replace(NVLINK, host_bytes_per_s=64e9), "network") == 50e9
+    assert collective.link_bytes_per_s(replace(NVLINK, host_bytes_per_s=128e9), "network") == 50e9

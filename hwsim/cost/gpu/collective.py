@@ -33,6 +33,8 @@ PARAMETERS = (
     P("link_eff", "sustained share of the link rate of one direction", "1", 0.75, 0.01, 1.0),
     P("own_share", "cost of a byte of the rank's own shard, relative to a wire byte", "1", 0.4, 0.0, 2.0, "linear"),
     P("switch_eff", "sustained share with reduction in the switch", "1", 0.64, 0.1, 1.0, classes=("all_reduce",)),
+    P("ports", "adapters through which a ring leaves a node, at most one a rank", "1", 4.0, 1.0, 8.0, "linear",
+      classes=("network",)),
 )  # fmt: skip
 
 
@@ -59,12 +61,17 @@ def collective_time_s(columns: Columns, f: Facts, kernel_class: str, p: Mapping[
     transport = transport.removesuffix("-skewed")
     size, ranks = (np.asarray(columns[c], dtype=np.float64) for c in ("bytes", "n_gpus"))
     rate = link_bytes_per_s(f, transport)
+    rings: Any = 1.0  # the bandwidth protocol fills once a rank where each hop of a ring may be one between nodes
+    if transport == "network":
+        rate, rings = rate * np.minimum(_ranks_of_a_node(columns), p["ports"]), ranks / 2.0
     wire, steps = wire_bytes(op, size, ranks), hops(op, ranks)
     fixed = p["launch_kcycles"] * 1e3 / f.clock_hz + p["step_us"] * 1e-6 * steps
     one_shot = transport == "oneshot"
     small_wire = size * (ranks - 1.0) if one_shot else wire
     small = small_wire / (rate * p["small_eff"])
-    large = p["start_kcycles"] * 1e3 / f.clock_hz + _large_s(op, f, p, size, ranks, rate)
+    large = p["start_kcycles"] * 1e3 / f.clock_hz * rings
+    switch = op == "all_reduce" and transport != "network" and f.link is not None and f.link.in_network_reduction
+    large = large + _large_s(op, p, size, ranks, rate, switch)
     if one_shot:
         move = np.minimum(small, large)
     else:
@@ -74,12 +81,12 @@ def collective_time_s(columns: Columns, f: Facts, kernel_class: str, p: Mapping[
     return KernelTime(launch + move, {"link": move, "launch": launch})
 
 
-def _large_s(op: str, f: Facts, p: Mapping[str, Any], size: Array, ranks: Array, rate: Any) -> Array:
-    """Ring at the sustained rate, or the reduction in the switch where the link has it and it is faster."""
+def _large_s(op: str, p: Mapping[str, Any], size: Array, ranks: Array, rate: Any, switch: bool) -> Array:
+    """Ring at the sustained rate, or the reduction in the switch where there is one and it is faster."""
     wire = wire_bytes(op, size, ranks)
     own = 0.0 * size if op == "send_recv" else size / ranks
     ring = (wire + p["own_share"] * own) / (rate * p["link_eff"])
-    if op != "all_reduce" or f.link is None or not f.link.in_network_reduction:
+    if not switch:
         return np.asarray(ring)
     in_switch = size * (1.0 + 1.0 / ranks) / (rate * p["switch_eff"])
     return np.where(ranks >= SWITCH_RANKS, np.minimum(ring, in_switch), ring)
@@ -119,6 +126,13 @@ def transport(columns: Columns) -> Array:
     local = np.where(vidur, skewed, np.where(pcie, "pcie", "nvlink"))
     far = np.where(bridge, "ethernet", "network")  # pairwise boards sit in nodes without RDMA adapters
     return np.select([ranks > per_node, custom & ~pcie], [far, "oneshot"], local)
+
+
+def _ranks_of_a_node(columns: Columns) -> Array:
+    """Ranks on one node of each row; 1 where the topology does not say."""
+    kinds, which = np.unique(names(columns.get("topology", "")), return_inverse=True)
+    local = np.array([_per_node(str(kind)) for kind in kinds])[which]
+    return np.where(np.isfinite(local), local, 1.0)
 
 
 def _per_node(topology: str) -> float:
