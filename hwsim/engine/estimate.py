@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import numpy as np
 
@@ -27,6 +27,8 @@ from hwsim.ir.result import Bracket, Timeline
 from hwsim.ir.scenario import Scenario, share_of
 from hwsim.ir.workload import WorkloadGraph
 from hwsim.mapping.lower import lower
+
+MOST: Final = 1e9  # of any count or length: beyond lies a typing error, not a scenario
 
 
 class Model(Protocol):
@@ -116,17 +118,15 @@ def memory_of(model: Model, platform: Platform, scenario: Scenario, formats: Any
 
 
 def _check_scenario(scenario: Scenario) -> None:
+    """Counts are whole; lengths may be means. Raises InputError."""
     for name in ("batch", "prompt_tokens", "output_tokens", "tp", "pp", "ep", "dp"):
-        value = np.asarray(getattr(scenario, name))
-        if (
-            value.size == 0
-            or value.dtype.kind not in "iuf"
-            or not np.all(np.isfinite(value))
-            or not np.all((value >= 1) & (value <= 1e9))
-        ):
-            option = name.removesuffix("_tokens")
+        value, whole = np.asarray(getattr(scenario, name)), not name.endswith("_tokens")
+        good = value.size > 0 and value.dtype.kind in "iuf" and bool(np.all((value >= 1) & (value <= MOST)))
+        if not good or (whole and bool(np.any(value != np.floor(value)))):
             raise InputError(
-                f"--{option} must be a whole number from 1 to 1e9", where=name, seen=str(getattr(scenario, name))[:80]
+                f"--{name.removesuffix('_tokens')} must be a{' whole' * whole} number from 1 to 1e9",
+                where=name,
+                seen=str(getattr(scenario, name))[:80],
             )
     if not 0 < scenario.memory_fraction <= 1:
         raise InputError(
