@@ -30,6 +30,8 @@ _TINY_S: Final = 1e-9
 ROW_TILE: Final = 64  # rows of the smallest tile of tensor-core GEMMs: their time steps just after its multiples
 WAVES: Final = 1024  # rows up to which half row tiles are knots too
 WANTED: Final = 0.02  # interpolation error above which the knots are set twice as close
+KEPT: Final = 4096  # rows kept of each table
+Lines = dict[int, tuple[float, ...]]
 OCTAVE: Final = 8  # knots of contexts and chunks in each doubling
 
 
@@ -37,7 +39,8 @@ OCTAVE: Final = 8  # knots of contexts and chunks in each doubling
 class Pricer:
     """Calls the analytic engine for whole arrays of passes.
 
-    `prompt_experts`: time of the experts in passes with prompts over that of the calibrated kernels.
+    `prompt_experts`: time of the experts in passes with prompts over that of the calibrated kernels, beyond the time of
+    reading their weights.
     """
 
     model: Model
@@ -57,7 +60,8 @@ class Pricer:
         for interval in timeline.intervals:
             seconds = interval.cost.time_s * interval.task.count
             if phase == "prefill" and interval.task.kind == "moe":
-                seconds = seconds * self.prompt_experts
+                read_s = interval.cost.floor_parts_s.get("hbm", 0.0) * interval.task.count
+                seconds = seconds + (self.prompt_experts - 1.0) * np.maximum(0.0, seconds - read_s)
             energy = energy + interval.cost.energy_j * interval.task.count
             if interval.task.kind in _ATTENTION:
                 attention = attention + seconds
@@ -78,6 +82,18 @@ class Axis:
         low = self.knots[left]
         return left, (value - low) / (self.knots[left + 1] - low)
 
+    def read(self, line: Sequence[float], value: float) -> float:
+        """`line`, given at the knots, at `value`; at least 0."""
+        knots = self.knots
+        left = bisect_right(knots, value) - 1
+        if left >= len(line) - 1:
+            left = len(line) - 2
+        elif left < 0:
+            left = 0
+        low = line[left]
+        found = low + (line[left + 1] - low) * (value - knots[left]) / (knots[left + 1] - knots[left])
+        return found if found > 0.0 else 0.0
+
 
 @dataclass(frozen=True, slots=True)
 class TabulatedTime:
@@ -93,12 +109,11 @@ class TabulatedTime:
     past: Axis
     chunk_attention_s: tuple[tuple[float, ...], ...]
     overhead_s: float
-    _lines: dict[int, tuple[float, ...]] = field(default_factory=dict)
+    _lines: tuple[Lines, Lines, Lines] = field(default_factory=lambda: ({}, {}, {}))
+    _rests: dict[int, float] = field(default_factory=dict)
 
     def decode_line(self, decodes: int, context: int) -> tuple[float, float, int]:
-        row = self._lines.get(decodes)
-        if row is None:
-            row = self._lines[decodes] = _between(self.decode_s, *self.sequences.locate(decodes))
+        row = self._lines[0].get(decodes) or _line(self._lines[0], self.decode_s, self.sequences, decodes)
         knots = self.contexts.knots
         mean = context / decodes
         left = min(max(bisect_right(knots, mean) - 1, 0), len(knots) - 2)
@@ -110,30 +125,40 @@ class TabulatedTime:
     def iteration_s(self, decodes: int, context: int, chunks: Sequence[Chunk]) -> float:
         if not chunks:
             return self.decode_line(decodes, context)[0] if decodes else self.overhead_s + _TINY_S
-        tokens, total = decodes, self.overhead_s
+        tokens, attention_s = decodes, 0.0
         for new, past in chunks:
             tokens += new
-            total += _bilinear(self.chunk_attention_s, self.chunk.locate(new), self.past.locate(past))
+            attention_s += self._chunk_attention(new, past)
+        return self._total(decodes, context, tokens, attention_s)
+
+    def chunk_s(self, decodes: int, context: int, tokens: int, past: int) -> float:
+        return self._total(decodes, context, decodes + tokens, self._chunk_attention(tokens, past))
+
+    def _chunk_attention(self, new: int, past: int) -> float:
+        lines = self._lines[1]
+        return self.past.read(lines.get(new) or _line(lines, self.chunk_attention_s, self.chunk, new), past)
+
+    def _total(self, decodes: int, context: int, tokens: int, attention_s: float) -> float:
+        """Overhead, attention of the chunks, attention of the decodes, and the rest at all `tokens`."""
+        rest_s = self._rests.get(tokens)
+        if rest_s is None:
+            rest_s = self._rests[tokens] = self.tokens.read(self.rest_s, tokens)
+        total = self.overhead_s + attention_s + rest_s
         if decodes:
-            total += _bilinear(
-                self.decode_attention_s, self.sequences.locate(decodes), self.contexts.locate(context / decodes)
-            )
-        left, share = self.tokens.locate(tokens)
-        total += self.rest_s[left] * (1 - share) + self.rest_s[left + 1] * share
+            lines = self._lines[2]
+            line = lines.get(decodes) or _line(lines, self.decode_attention_s, self.sequences, decodes)
+            total += self.contexts.read(line, context / decodes)
         return max(total, _TINY_S)
 
 
-def _between(table: Sequence[Sequence[float]], left: int, share: float) -> tuple[float, ...]:
-    if share == 0.0:
-        return tuple(table[left])
-    return tuple(a * (1 - share) + b * share for a, b in zip(table[left], table[left + 1], strict=True))
-
-
-def _bilinear(table: Sequence[Sequence[float]], row: tuple[int, float], column: tuple[int, float]) -> float:
-    (i, u), (j, v) = row, column
-    low = table[i][j] * (1 - v) + table[i][j + 1] * v
-    high = table[i + 1][j] * (1 - v) + table[i + 1][j + 1] * v
-    return max(0.0, low * (1 - u) + high * u)
+def _line(lines: Lines, table: Sequence[Sequence[float]], rows: Axis, value: int) -> tuple[float, ...]:
+    """The row of a table at `value`, between the knots of its rows; kept in `lines`, which stays small."""
+    left, share = rows.locate(value)
+    if len(lines) >= KEPT:
+        lines.clear()
+    low, high = table[left], table[left + 1]
+    lines[value] = line = tuple(a * (1 - share) + b * share for a, b in zip(low, high, strict=True))
+    return line
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ import pytest
 
 from hwsim.frontends.formats import Formats
 from hwsim.serving.arrivals import generate
+from hwsim.serving.engine_time import from_engine
 from hwsim.serving.engines import FRONT_END_S, LARGE, SMALL, vllm_limits
 from hwsim.serving.front import engine_replica
 from hwsim.serving.resolve import resolve
@@ -63,6 +64,27 @@ def test_the_front_end_shifts_every_answer_alike() -> None:
     assert np.allclose(late.ttft_s - plain.ttft_s, 0.01)
     assert np.allclose(late.e2e_s - plain.e2e_s, 0.01)
     assert np.allclose(late.tpot_s, plain.tpot_s)
+
+
+def test_the_tokenizer_takes_its_time_a_prompt_token() -> None:
+    trace = generate(5.0, 100, seed=1)
+    plain = run(trace, v1())
+    late = simulate(trace, ClusterSpec([v1().with_(front_end_s=0.01, front_end_token_s=1e-5)]))  # type: ignore[attr-defined]
+    assert np.allclose(late.ttft_s - plain.ttft_s, 0.01 + 1e-5 * np.array(trace.prompt))
+    assert np.allclose(late.tpot_s, plain.tpot_s)
+
+
+@pytest.mark.parametrize(("model", "slower"), [("qwen3-30b-a3b", True), ("llama-3.2-1b", False)])
+def test_experts_of_prompts_are_slower_beyond_the_reading_of_their_weights(model: str, slower: bool) -> None:
+    loaded, platform, scenario, _ = resolve(model, "h100", {"efficiency": "datasheet"})
+    formats = Formats.of(scenario.weights, None, None)
+    plain, slow = (
+        from_engine(loaded, platform, scenario, formats, max_batch=8, max_tokens=8192, prompt_experts=k).time
+        for k in (1.0, 2.0)
+    )
+    assert slow.decode_line(4, 4000) == plain.decode_line(4, 4000)
+    longer = slow.iteration_s(0, 0, [(8192, 0)]) / plain.iteration_s(0, 0, [(8192, 0)])
+    assert (1.05 < longer < 2.0) if slower else longer == 1.0
 
 
 @pytest.mark.parametrize(("hardware", "limits"), [("h100", LARGE), ("rtx4090", SMALL), ("a100", SMALL)])
