@@ -28,6 +28,7 @@ from hwsim.ir.scenario import Scenario, share_of
 from hwsim.ir.workload import WorkloadGraph
 from hwsim.mapping.lower import lower
 
+DEGREES: Final = ("tp", "pp", "ep", "dp")
 MOST: Final = 1e9  # of any count or length: beyond lies a typing error, not a scenario
 
 
@@ -118,9 +119,9 @@ def memory_of(model: Model, platform: Platform, scenario: Scenario, formats: Any
 
 
 def _check_scenario(scenario: Scenario) -> None:
-    """Counts are whole; lengths may be means. Raises InputError."""
-    for name in ("batch", "prompt_tokens", "output_tokens", "tp", "pp", "ep", "dp"):
-        value, whole = np.asarray(getattr(scenario, name)), not name.endswith("_tokens")
+    """Degrees are whole; batch and lengths may be means. Raises InputError."""
+    for name in ("batch", "prompt_tokens", "output_tokens", *DEGREES):
+        value, whole = np.asarray(getattr(scenario, name)), name in DEGREES
         good = value.size > 0 and value.dtype.kind in "iuf" and bool(np.all((value >= 1) & (value <= MOST)))
         if not good or (whole and bool(np.any(value != np.floor(value)))):
             raise InputError(

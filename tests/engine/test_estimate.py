@@ -226,6 +226,7 @@ def test_the_largest_batch_fits_and_one_more_does_not() -> None:
         ({"output": float("inf")}, "output_tokens"),
         ({"batch": "8"}, "batch"),
         ({"tp": 0}, "tp"),
+        ({"dp": 1.5}, "dp must be a whole number"),
         ({"memory_fraction": 1.5}, "memory_fraction"),
         ({"weights": "bf61"}, "weights"),
         ({"efficiency": "perfect"}, ""),
