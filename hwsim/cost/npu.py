@@ -211,5 +211,7 @@ def _stream(task: Task, phone: Mapping[str, Any]) -> Num:
 def _floors(task: Task, device: Device) -> dict[str, Num]:
     """Seconds at the advertised peak and at the peak of the shared memory."""
     peak = max(float(np.max(c.peak_flop_per_s)) for c in device.compute)
-    stored = sum((t.moved_bytes for t in task.operator.inputs if t.role == "weight" and task.kind == "gemm"), 0)
+    stored = sum(
+        (t.moved_bytes for t in task.operator.inputs if t.role == "weight" and task.kind in ("gemm", "moe")), 0
+    )
     return {"compute": task.operator.flop / peak, "memory": stored / device.main_memory.read_bytes_per_s}
