@@ -30,6 +30,11 @@ _NATIVE: Final = {"gpt-oss": "mxfp4", "minimax": "fp8_blk", "deepseek-r1": "fp8_
 """Checkpoints published in a narrow format: engines load them as they are, whatever the run is called."""
 
 
+def published_format(model: str) -> str | None:
+    """Weight format of a checkpoint that is published in a narrow one; None where it is not."""
+    return next((name for part, name in _NATIVE.items() if part in model.lower()), None)
+
+
 @dataclass(frozen=True, slots=True)
 class Run:
     """One benchmark row. `line` is 1-based; empty numbers are NaN."""
@@ -47,8 +52,7 @@ class Run:
     @property
     def weights(self) -> str:
         """Catalog name of the weight format."""
-        model = self.text["model"].lower()
-        native = next((fmt for part, fmt in _NATIVE.items() if part in model), None)
+        native = published_format(self.text["model"])
         key = (self.text.get("precision", ""), self.text.get("gemm_quant", ""))
         return native or _FORMATS.get(key) or _FORMATS.get((key[0], key[0]), "bf16")
 

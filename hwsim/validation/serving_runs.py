@@ -10,6 +10,7 @@ The engine is taken to be today's vLLM (policy `vllm_v1`) unless the settings na
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from hwsim import units
 from hwsim.errors import HwsimError, InputError
 from hwsim.serving.result import ServingResult
 from hwsim.serving.traces import Trace, read_trace
+from hwsim.validation.endtoend_runs import published_format
 from hwsim.validation.run_columns import Array, Measured, is_measured, read_measured, read_rows
 
 BARS: Final = {"e2e_error": 0.10, "ttft_error": 0.18, "tpot_error": 0.10}
@@ -272,7 +274,9 @@ def _simulated(run: Run, trace: Trace) -> ServingResult:
                 f"the settings of a run name no {name}", where=str(run.measured), fix=f"add it, or {option}"
             )
     names = ("weights", "activations", "kv_cache", "tp", "pp", "efficiency", "memory_fraction")
-    model, platform, scenario, _ = resolve(str(given["workload"]), str(given["hw"]), {n: given.get(n) for n in names})
+    workload, narrow = checkpoint(str(given["workload"]), given)
+    asked = {**{n: given.get(n) for n in names}, **narrow}
+    model, platform, scenario, _ = resolve(workload, str(given["hw"]), asked)
     formats = Formats.of(scenario.weights, scenario.activations or None, scenario.kv_cache or None)
     scenario = replace(scenario, weights=formats.weights.name, kv_cache=formats.kv_cache.name)
     policy = str(given.get("policy", "vllm_v1"))
@@ -288,6 +292,17 @@ def _simulated(run: Run, trace: Trace) -> ServingResult:
     )  # fmt: skip
     replicas = [engine.replica] * int(given.get("replicas", 1))
     return simulate(trace, ClusterSpec(replicas, str(given.get("router", "round_robin"))))
+
+
+def checkpoint(name: str, given: Mapping[str, Any]) -> tuple[str, dict[str, str]]:
+    """(model, formats) of a checkpoint: narrow ones are loaded as published, whatever 16-bit type the engine names."""
+    base = re.sub(r"-fp8(-(dynamic|block))?$", "", name, flags=re.IGNORECASE)
+    found = published_format(name)
+    if base != name:  # Qwen's own are scaled by blocks, others by tensors or channels
+        found = found or ("fp8_blk" if "qwen" in name.lower() and "dynamic" not in name.lower() else "fp8")
+    if found is None or given.get("weights") not in (None, "bf16", "fp16"):
+        return base, {}
+    return base, {"weights": found, **({"activations": "bf16"} if found == "mxfp4" else {})}
 
 
 def _seconds(given: Mapping[str, Any], name: str, otherwise: Any) -> Any:

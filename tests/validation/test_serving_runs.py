@@ -14,7 +14,7 @@ from hwsim.errors import InputError
 from hwsim.serving.arrivals import generate
 from hwsim.validation.run_columns import classify, is_measured, read_measured
 from hwsim.validation.serving import validate_serving
-from hwsim.validation.serving_runs import Run, named, simulated, validate_runs
+from hwsim.validation.serving_runs import Run, checkpoint, named, simulated, validate_runs
 
 SETTINGS = {"model": "meta-llama/Llama-3.1-8B", "hardware": "RTX 4090", "engine": {"max_num_seqs": 64}}
 STEM = ("arrival_s", "input_tokens", "output_tokens")
@@ -105,6 +105,33 @@ def test_runs_in_subfolders_share_what_lies_above(made: object, tmp_path: Path) 
         (below / "hw.yaml").write_text(f"hardware: {gpu}\n")
     runs = {run["name"]: run for run in validate_runs(tmp_path)["runs"]}
     assert runs["rtx4090"]["e2e_error"] < 1e-6 < runs["h100"]["e2e_error"]
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "answer"),
+    [
+        (
+            "openai/gpt-oss-20b",
+            {"weights": "bf16"},
+            ("openai/gpt-oss-20b", {"weights": "mxfp4", "activations": "bf16"}),
+        ),
+        ("Qwen/Qwen3-30B-A3B-FP8", {}, ("Qwen/Qwen3-30B-A3B", {"weights": "fp8_blk"})),
+        ("x/Llama-3.1-8B-FP8-dynamic", {}, ("x/Llama-3.1-8B", {"weights": "fp8"})),
+        ("meta-llama/Llama-3.1-8B", {}, ("meta-llama/Llama-3.1-8B", {})),
+        ("Qwen/Qwen3-30B-A3B-FP8", {"weights": "int8"}, ("Qwen/Qwen3-30B-A3B", {})),
+    ],
+)
+def test_checkpoints_are_loaded_as_published(name: str, settings: dict[str, str], answer: object) -> None:
+    assert checkpoint(name, settings) == answer
+
+
+def test_a_run_of_a_narrow_checkpoint_fits_and_scores(tmp_path: Path) -> None:
+    trace = generate(3.0, 12, seed=4)
+    rows = list(zip(trace.arrival_s, trace.prompt, trace.output, strict=True))
+    write(tmp_path / "trace.csv", STEM, rows)
+    write(tmp_path / "out.csv", ("first_token_s", "last_token_s"), [(t + 0.2, t + 2.0) for t, _, _ in rows])
+    (tmp_path / "engine.yaml").write_text("model: openai/gpt-oss-120b\ngpu: h100\ntp: 2\ndtype: bfloat16\n")
+    assert validate_runs(tmp_path)["runs"][0]["requests"] == 12
 
 
 def test_what_is_missing_is_named(made: object, tmp_path: Path) -> None:
