@@ -130,7 +130,7 @@ def outages(given: Any) -> list[tuple[int, float, float | None]]:
     rows = given.split(",") if isinstance(given, str) else list(given)
     found: list[tuple[int, float, float | None]] = []
     for row in rows:
-        parts = row.split(":") if isinstance(row, str) else list(row)
+        parts = row.split(":") if isinstance(row, str) else list(row) if isinstance(row, list | tuple) else [row]
         if len(parts) not in (2, 3) or not str(parts[0]).strip().isdigit():
             raise InputError("an outage is REPLICA:DOWN[:UP]", where="--failures", seen=str(row), fix="0:10s:60s")
         times = [fields_of({"at": p}, {"at": "time"}, "--failures")["at"] for p in parts[1:] if p is not None]

@@ -68,13 +68,21 @@ def read_scenario(path: Path | str, known: Mapping[str, Any]) -> dict[str, Any]:
 
 
 _WHOLE: Final = ("requests", "kv_blocks", "queue_limit", "max_batch", "chunk")
-_FREE: Final = ("prompt", "output", "trace", "application", "closed_loop", "migration", "autoscale", "failures",
-                "partition", "what_if", "limits", "also")  # fmt: skip
+_PAIRS: Final = (str, dict, bool)  # NAME=VALUE text, a mapping, or true for the defaults
+_FREE: Final[dict[str, tuple[type, ...]]] = {
+    "prompt": (int, float, str, dict), "output": (int, float, str, dict), "trace": (str,), "application": (list,),
+    "closed_loop": _PAIRS, "migration": _PAIRS, "autoscale": _PAIRS, "partition": _PAIRS, "failures": (str, list),
+    "what_if": (dict,), "limits": (str, dict), "also": (str, list),
+}  # fmt: skip
+_WORDS: Final = {int: "a number", str: "text", dict: "a mapping", list: "a list", bool: "true"}
 
 
 def _typed(name: str, value: Any, default: Any, where: str) -> None:
     """Refuse a value of another type than the option's. Raises InputError."""
-    if value is None or name in _FREE:
+    if value is None:
+        return
+    if name in _FREE:
+        _one_of(name, value, where)
         return
     whole = name in _WHOLE or (isinstance(default, int) and not isinstance(default, bool))
     number = isinstance(value, int | float) and not isinstance(value, bool)
@@ -88,6 +96,18 @@ def _typed(name: str, value: Any, default: Any, where: str) -> None:
         good, kind = isinstance(value, str), "text"
     if not good:
         raise InputError(f"{name} takes {kind}", where=f"{where}: {name}", seen=repr(value)[:60])
+
+
+def _one_of(name: str, value: Any, where: str) -> None:
+    """Refuse another form than the option knows, and what-ifs without a unit. Raises InputError."""
+    kinds = _FREE[name]
+    if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+        known = " or ".join(_WORDS[kind] for kind in kinds if kind in _WORDS)
+        raise InputError(f"{name} takes {known}", where=f"{where}: {name}", seen=repr(value)[:60])
+    for path, number in value.items() if name == "what_if" else ():
+        if not isinstance(number, str):
+            fix = "write it with its unit, e.g. '3 TB/s'"
+            raise InputError("a what-if without a unit", where=f"{where}: what_if {path}", seen=repr(number), fix=fix)
 
 
 def answering(given: Mapping[str, Any]) -> tuple[Any, Trace] | None:

@@ -28,6 +28,7 @@ from typing import Any, Final
 
 from hwsim.errors import InputError
 
+MAX_TIME_S: Final = 1e12  # also of wall clocks, which count from 1970
 MAX_TOKENS: Final = 1 << 31
 _SHOWN: Final = 5  # malformed rows named in one error
 
@@ -134,14 +135,18 @@ def _chain(first: tuple[int, Mapping[str, Any]], rest: Iterator[tuple[int, Mappi
 
 def _open(path: Path) -> io.TextIOBase:
     if path.suffix == ".gz":
-        return gzip.open(path, "rt", encoding="utf-8", newline="")
-    return path.open(encoding="utf-8", newline="")
+        return gzip.open(path, "rt", encoding="utf-8-sig", newline="")
+    return path.open(encoding="utf-8-sig", newline="")  # spreadsheets put a byte order mark in front
 
 
 def _csv_rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
     try:
         with _open(path) as text:
             reader = csv.DictReader(text)
+            names = list(reader.fieldnames or ())
+            twice = next((name for name in names if names.count(name) > 1), None) if len(names) < 1000 else None
+            if twice is not None:
+                raise InputError("the header names a column twice", where=f"{path}:1", seen=twice[:80], fix="keep one")
             for row in reader:
                 yield reader.line_num, row
     except (UnicodeDecodeError, csv.Error, OSError, EOFError, zlib.error) as error:
@@ -205,14 +210,20 @@ def _collect(schema: Schema, path: Path, rows: Iterator[tuple[int, Mapping[str, 
         )  # fmt: skip
     if not len(trace):
         raise InputError("the trace holds no requests", where=str(path))
+    for name, column in (("model", trace.models), (schema.prefix, trace.prefixes)):
+        if column is not None and len(column) != len(trace):
+            seen = f"{len(column)} of {len(trace)} rows have it"
+            raise InputError(f"the column {name} is filled in some rows only", where=str(path), seen=seen)
     return _sorted(trace)
 
 
 def _row(schema: Schema, row: Mapping[str, Any]) -> tuple[float, int, int]:
+    if None in row:  # where the csv module puts what has no column
+        raise ValueError("more cells than columns")
     time_s = schema.clock(_text(row, schema.arrival))
     prompt, output = _tokens(row, schema.prompt), _tokens(row, schema.output)
-    if not math.isfinite(time_s):
-        raise ValueError(f"{schema.arrival} is not finite")
+    if not abs(time_s) < MAX_TIME_S:
+        raise ValueError(f"{schema.arrival} is not a time")
     return time_s, prompt, output
 
 
