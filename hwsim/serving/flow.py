@@ -140,23 +140,21 @@ class Flowing:
         With one token budget a prompt takes all that the decodes leave. So nothing can be admitted before its last
         chunk, which runs here too if nothing waits. Where memory could bind, the policy is asked.
         """
-        gaps, waiting, inbox, samples = self.gaps, self.waiting, self.inbox, self.samples
-        iteration_s, until_s, prefill = self.time.iteration_s, self.until_s, request.prefill
-        first_s = begin_s = asked_s = now_s
+        gaps, waiting, inbox, samples, prefill = self.gaps, self.waiting, self.inbox, self.samples, request.prefill
+        chunk_s, until_s, done, rounds = self.time.chunk_s, self.until_s, request.processed, 0
+        first_s = begin_s = now_s
         decodes, context = (self.decodes, self.context) if decoding else (0, 0)
         budget = 0 if self._back or self._front or self.kv.committed >= self.kv.total else self._budget
-        self.reserved, self._evicted = 0, False
-        while tokens > 0:
+        load_s, self.load_s, self.reserved, self._evicted = self.load_s, 0.0, 0, False
+        while True:
             asked_s, queued = now_s, len(waiting)
-            span_s = iteration_s(decodes, context, ((tokens, request.processed),)) + self.load_s
-            self.load_s = 0.0
+            span_s = chunk_s(decodes, context, tokens, done) + load_s
             end_s = now_s + span_s
             if end_s >= until_s:
                 self._chunks, self._decoding = [(request, tokens)], decoding
                 self._leave_open(span_s, 0.0, 1, now_s, end_s)
                 break
-            request.processed = done = request.processed + tokens
-            self.iterations += 1
+            load_s, rounds, done = 0.0, rounds + 1, done + tokens
             if decodes:
                 self.passed = passed = self.passed + 1
                 self.context = context = context + decodes
@@ -169,19 +167,23 @@ class Flowing:
                     self._finish_decodes(end_s)
                     decodes, context = self.decodes, self.context
             now_s = end_s
-            left = prefill - done
-            if not left:
+            if done >= prefill:
                 self._complete_prefill(request, now_s)
             if now_s >= samples.due_s:
                 self.busy_s, begin_s = self.busy_s + (now_s - begin_s), now_s
                 samples.take(now_s, self)
             if inbox.next_s <= now_s:
                 inbox.pull(now_s)
+            if done >= prefill:
+                break
             tokens = budget - decodes
-            if left <= tokens:
-                tokens = 0 if waiting else left
-            if tokens <= 0 < left:
+            if tokens <= 0 or (waiting and prefill - done <= tokens):
                 self._back.append(request)
+                break
+            if prefill - done < tokens:
+                tokens = prefill - done
+        request.processed = done
+        self.iterations += rounds
         self.busy_s += now_s - begin_s
         if asked_s > first_s:
             self.policy.went_on(asked_s, queued)

@@ -24,6 +24,9 @@ class IterationTime(Protocol):
     def iteration_s(self, decodes: int, context: int, chunks: Sequence[Chunk]) -> float:
         """Seconds of one mixed iteration; `context` sums over the decoding sequences."""
 
+    def chunk_s(self, decodes: int, context: int, tokens: int, past: int) -> float:
+        """The same with one chunk: ``iteration_s(decodes, context, [(tokens, past)])``, most frequent by far."""
+
     def decode_line(self, decodes: int, context: int) -> tuple[float, float, int]:
         """(first, step, valid): a decode-only iteration takes `first` s, each next one `step` s more as every
         sequence grows by a token; the line holds for `valid` iterations."""
@@ -59,6 +62,12 @@ class ClosedFormTime:
             work_s = floor_s
         return self.base_s + work_s + self.context_s * context + self.pair_s * pairs
 
+    def chunk_s(self, decodes: int, context: int, tokens: int, past: int) -> float:
+        work_s, floor_s = self.token_s * (decodes + tokens), self.floor_s
+        if work_s < floor_s:
+            work_s = floor_s
+        return self.base_s + work_s + self.context_s * context + self.pair_s * (tokens * (past + tokens / 2))
+
     def decode_line(self, decodes: int, context: int) -> tuple[float, float, int]:
         work_s, floor_s, context_s = self.token_s * decodes, self.floor_s, self.context_s
         if work_s < floor_s:
@@ -81,6 +90,10 @@ class ScaledTime:
     def iteration_s(self, decodes: int, context: int, chunks: Sequence[Chunk]) -> float:
         extra = self.overhead_s + self.overhead_per_sequence_s * (decodes + len(chunks))
         return self.inner.iteration_s(decodes, context, chunks) / self.share + extra
+
+    def chunk_s(self, decodes: int, context: int, tokens: int, past: int) -> float:
+        extra = self.overhead_s + self.overhead_per_sequence_s * (decodes + 1)
+        return self.inner.chunk_s(decodes, context, tokens, past) / self.share + extra
 
     def decode_line(self, decodes: int, context: int) -> tuple[float, float, int]:
         first, step, valid = self.inner.decode_line(decodes, context)
