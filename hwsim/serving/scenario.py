@@ -104,7 +104,7 @@ def _one_of(name: str, value: Any, where: str) -> None:
     if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
         known = " or ".join(_WORDS[kind] for kind in kinds if kind in _WORDS)
         raise InputError(f"{name} takes {known}", where=f"{where}: {name}", seen=repr(value)[:60])
-    for path, number in value.items() if name == "what_if" else ():
+    for path, number in value.items() if name == "what_if" and isinstance(value, dict) else ():
         if not isinstance(number, str):
             fix = "write it with its unit, e.g. '3 TB/s'"
             raise InputError("a what-if without a unit", where=f"{where}: what_if {path}", seen=repr(number), fix=fix)
