@@ -9,10 +9,8 @@ import numpy as np
 
 from hwsim.errors import InfeasibleError
 from hwsim.mapping.counts import Array, Nest, tiles
-from hwsim.mapping.machine import DIMS, TENSORS, Level, Machine
+from hwsim.mapping.machine import DIMS, RELEVANT, TENSORS, Level, Machine
 from hwsim.mapping.problem import Gemm, Tiling
-
-_RELEVANT = ((0, 2), (2, 1), (0, 1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +92,7 @@ def footprint(machine: Machine, index: int, gemm: Gemm, tiling: Tiling) -> dict[
     twice = 2 if level.double_buffer else 1
     extents = [min(t, e) for t, e in zip(tiling.tile(index), gemm.extents, strict=True)]
     return {
-        t: machine.widths[v] * extents[_RELEVANT[v][0]] * extents[_RELEVANT[v][1]] * share * twice
+        t: machine.widths[v] * extents[RELEVANT[v][0]] * extents[RELEVANT[v][1]] * share * twice
         for v, t in enumerate(TENSORS)
         if t in tiling.keep[index]
     }
@@ -124,7 +122,7 @@ def fits(machine: Machine, nest: Nest) -> Array:
     used: dict[str, Array] = {}
     for index, level in enumerate(machine.levels):
         for v in range(3):
-            size = machine.widths[v] * tile[index, _RELEVANT[v][0]] * tile[index, _RELEVANT[v][1]]
+            size = machine.widths[v] * tile[index, RELEVANT[v][0]] * tile[index, RELEVANT[v][1]]
             used[level.memory] = used.get(level.memory, 0.0) + np.where(nest.keep[index, v], size, 0.0)
         if index < len(machine.levels) - 1:
             good &= np.prod(nest.spatial[index], axis=0) <= level.fanout

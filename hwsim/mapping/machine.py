@@ -20,6 +20,7 @@ DIMS: Final = ("M", "N", "K")
 # Z[M,N] += A[M,K] x B[K,N]: the one dimension that each tensor lacks, as an index into DIMS, and the inverse.
 IRRELEVANT: Final = (1, 0, 2)
 TENSOR_OF_DIM: Final = (1, 0, 2)
+RELEVANT: Final = ((0, 2), (2, 1), (0, 1))  # the two dimensions that each tensor has
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,8 +17,8 @@ import numpy as np
 from hwsim.mapping.ilp import Program
 from hwsim.mapping.integer.columns import TilingProgram, marked
 from hwsim.mapping.integer.fillings import antichain, maximal_tiles
-from hwsim.mapping.machine import DIMS, IRRELEVANT, TENSOR_OF_DIM, TENSORS
-from hwsim.mapping.tiling.limits import RELEVANT, capacity, does_not_fit, masks_of
+from hwsim.mapping.machine import DIMS, IRRELEVANT, RELEVANT, TENSOR_OF_DIM, TENSORS
+from hwsim.mapping.tiling.limits import capacity, does_not_fit, masks_of
 
 Array = np.ndarray[Any, Any]
 

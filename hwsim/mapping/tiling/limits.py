@@ -5,13 +5,10 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import dataclass
-from typing import Final
 
 from hwsim.errors import InfeasibleError
 from hwsim.mapping.machine import IRRELEVANT, TENSORS, Machine
 from hwsim.mapping.problem import Gemm
-
-RELEVANT: Final = ((0, 2), (2, 1), (0, 1))  # dimensions of A, B, Z
 
 
 @dataclass(frozen=True)
