@@ -8,9 +8,9 @@
     │   ├── UnknownNameError      a name is not in the catalog
     │   └── MissingExtraError     an optional package is not installed
     ├── InfeasibleError        3  nothing satisfies the constraints (memory, mapping, SLO)
-    ├── CheckFailedError       4  a validation or a law did not hold
-    │   └── LawViolation          a numbered law of `hwsim.laws` is broken: a bug of hwsim
-    └── SolverError            3  a solver is missing, failed or ran out of time with no answer
+    │   └── SolverError           a solver is missing, failed or ran out of time with no answer
+    └── CheckFailedError       4  a validation or a law did not hold
+        └── LawViolation          a numbered law of `hwsim.laws` is broken: a bug of hwsim
 
 Every message has up to four lines: what, where (file:line and key path), the value seen, what to do.
 """

@@ -13,6 +13,7 @@ from hwsim.errors import InputError, unknown_name
 from hwsim.ir.platform import Device, Link, Platform, Price
 from hwsim.schema.accelerator import AcceleratorFile
 from hwsim.schema.base import validate
+from hwsim.schema.calibration import load_calibration
 from hwsim.schema.reader import Document, read
 from hwsim.schema.systems import ClusterFile, MemoryFile, NodeFile, PricesFile
 
@@ -229,9 +230,5 @@ def _price(file: PricesFile, device: str, rate: float | None, capex: float | Non
 
 def _with_calibration(device: Device) -> Device:
     """Attach the fitted or transferred calibration of the device, where its family has one."""
-    try:
-        from hwsim.schema.calibration import load_calibration
-    except ImportError:  # pragma: no cover - removed with the first calibration schema
-        return device
     found = load_calibration(device)
     return device if found is None else device.with_(calibration=found)
