@@ -234,7 +234,7 @@ def _mv_slots(task: Task, o: Mapping[str, Any]) -> Num:
         rows = task.choice.get("rows", dims["m"]) * dims.get("batch", 1)
         return sum((rows * dims["k"] * _up(w, cols) * d for w, d in _kept(task, o)), 0.0)
     if task.kind == "moe":
-        return _expert_slots(task, 1, cols, o)
+        return _expert_slots(task, None, cols, o)
     if task.kind == "attention_decode":
         heads = dims["batch"] * dims["n_heads"]
         context = _up(dims["context"], o["length_step"])  # one program serves a group of lengths, at its upper end
@@ -262,12 +262,12 @@ def _mm_slots(task: Task, o: Mapping[str, Any]) -> Num:
     return 0.0
 
 
-def _expert_slots(task: Task, rows_step: int, cols: int, o: Mapping[str, Any]) -> Num:
-    """MAC slots of the active experts; the rows of each are padded by themselves."""
+def _expert_slots(task: Task, tile_rows: Num | None, cols: Num, o: Mapping[str, Any]) -> Num:
+    """MAC slots of the active experts; the rows of each are padded to tiles by themselves (None: no tiles)."""
     products, active = fused.expert_products(task)
     kept = o["density"] if o["chain"] == "sparse" else 1.0
-    step = rows_step if rows_step > 1 else 0  # in the matrix-vector mode a row is a row
-    return active * kept * sum(((_up(r, step) if step else r) * k * _up(n, cols) for r, k, n in products), 0.0)
+    padded = ((r if tile_rows is None else _up(r, tile_rows)) * k * _up(n, cols) for r, k, n in products)
+    return active * kept * sum(padded, 0.0)
 
 
 def _macs(task: Task, device: Device, o: Mapping[str, Any]) -> Num:

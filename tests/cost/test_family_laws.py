@@ -285,3 +285,9 @@ def test_devices_without_links_do_not_team_up(hardware: str) -> None:
 def test_the_bare_roofline_is_never_slower_than_the_overlay(hardware: str, weights: str) -> None:
     laws, bare = (ask("opt-6.7b", hardware, weights=weights, efficiency=e) for e in ("calibrated", "datasheet"))
     assert metric(bare, "tpot_s") <= metric(laws, "tpot_s")
+
+
+def test_the_overlay_mapper_takes_experts_and_never_slows_them() -> None:
+    plain, mapped = (ask("gpt-oss-20b", "vhk158", prompt=300, mapper=m) for m in ("roofline", "fpga"))
+    assert metric(mapped, "ttft_s") <= metric(plain, "ttft_s")
+    assert metric(mapped, "tpot_s") <= metric(plain, "tpot_s") * (1 + 1e-9)
