@@ -60,13 +60,14 @@ def _search(case: Case, goal: Goal, best: Found, deadline: float) -> None:
         Search(case, goal.value, goal.name != "energy", deadline=deadline, best=best).run()
         return
     known = best.value, best.tiling
-    Search(case, _cycles_alone, deadline=deadline, best=best).run()
+    first = Search(case, _cycles_alone, deadline=deadline, best=best)
+    first.run()
     if not best.finished or best.tiling is None:
         return
     if known[1] is not None and best.tiling is known[1]:
         return
     second = Found(value=best.energy, energy=best.energy, tiling=best.tiling)
-    Search(case, _energy_alone, cap=best.value, deadline=deadline, best=second).run()
+    Search(case, _energy_alone, cap=best.value, deadline=deadline, best=second, outlook=first.outlook).run()
     best.tiling, best.energy = second.tiling, second.energy
 
 

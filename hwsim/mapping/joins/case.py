@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from hwsim.mapping.candidates import Options, admissible_extents
+from hwsim.mapping.joins.bounds import Cells, cells_of
 from hwsim.mapping.joins.chains import INNER, NONE, OTHER, OTHER_SOLO, SOLO, Entries, Pricer, chains_of
-from hwsim.mapping.joins.prune import useful
-from hwsim.mapping.machine import DIMS, IRRELEVANT, RELEVANT, TENSORS, Machine
+from hwsim.mapping.machine import DIMS, IRRELEVANT, TENSORS, Machine
 from hwsim.mapping.problem import Gemm, Tiling
-from hwsim.mapping.tiling.limits import capacity, largest_tiles, ports_of
+from hwsim.mapping.tiling.limits import RELEVANT, capacity, largest_tiles, ports_of
 
 Array = np.ndarray[Any, Any]
 Way = tuple[str, int]  # what happens at a level: (NONE, -1), (SOLO, d) or (INNER, d)
@@ -49,7 +49,7 @@ class Case:
         self.fanouts = [i for i, level in enumerate(machine.levels[:-1]) if level.fanout > 1]
         work = gemm.m * gemm.n * gemm.k * self.rounds
         self.floor = math.ceil(work / self._widest() * (1 - 1e-13))
-        self._useful: dict[tuple[int, str, bool], Entries] = {}
+        self.cells = [self._cells(level) for level in range(self.last)]
 
     def _memories(self) -> list[tuple[list[int], float]]:
         """Finite memories as (levels, words that tiles may fill)."""
@@ -81,18 +81,13 @@ class Case:
             return kind
         return OTHER_SOLO if kind == SOLO else OTHER
 
-    def raw(self, ways: tuple[Way, ...], d: int) -> Entries:
-        """All entries of dimension d under the ways of levels 1, 2, ..."""
-        return self.pricers[d].entries("".join(self.letter(way, d) for way in ways))
+    def _cells(self, level: int) -> Cells:
+        tiles = [pricer.tile[level] for pricer in self.pricers]
+        return cells_of(self.machine, level, tiles, [pricer.chains.spread[level + 1] for pricer in self.pricers])
 
-    def entries(self, ways: tuple[Way, ...], d: int, timed: bool) -> Entries:
-        """Useful entries of dimension d under the ways of levels 1, 2, ...; `timed`: cycles matter beside energy."""
-        letters = "".join(self.letter(way, d) for way in ways)
-        key = (d, letters, timed)
-        if key not in self._useful:
-            part = self.pricers[d].entries(letters)
-            self._useful[key] = useful(part, self.axes(part), timed)
-        return self._useful[key]
+    def letters(self, ways: tuple[Way, ...], d: int) -> str:
+        """The ways of levels 1, 2, ... in the eyes of dimension d."""
+        return "".join(self.letter(way, d) for way in ways)
 
     def axes(self, part: Entries) -> list[Array]:
         """What entries take of shared room: tile extents at finite memories, spreads over fan-outs."""

@@ -6,6 +6,7 @@ dimensions do at a level enters as one letter: how far the run of reuse goes the
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -121,7 +122,11 @@ def _one_half_each(machine: Machine, kept: tuple[bool, ...], t: str) -> bool:
 
 
 class Pricer:
-    """Entries of one dimension by the letters of its levels; each distinct word of letters is priced once."""
+    """Costs of the chains of one dimension: its tensor's energy, words per port, and the log of its clock steps.
+
+    Costs are arrays of shape (costs, chains), energy first, log steps last. The run of reuse is all that loop order
+    decides: `run` is the last level whose loops over the dimension go on without a new tile.
+    """
 
     def __init__(
         self, machine: Machine, gemm: Gemm, d: int, chains: Chains, ports: tuple[tuple[int | None, int | None], ...]
@@ -129,77 +134,95 @@ class Pricer:
         self.machine, self.gemm, self.d, self.chains, self.ports = machine, gemm, d, chains, ports
         self.tensor = TENSOR_OF_DIM[d]
         self.holdings = holdings(machine, self.tensor)
+        self.tile = np.minimum(chains.tile, gemm.extents[d])  # what it takes of a memory
         self.n_ports = 1 + max((p for pair in ports for p in pair if p is not None), default=-1)
-        self._known: dict[str, Entries] = {}
+        self._bills: dict[tuple[int, int, int], Array] = {}
+        self._shares: dict[tuple[int, int, int], Array] = {}
+
+    def run(self, letters: str, level: int) -> int:
+        """The last level whose loops leave the tile of `level` in place; `letters` are of levels 1, 2, ..."""
+        for outer in range(level + 1, len(self.machine.levels)):
+            if letters[outer - 1] == INNER:
+                return outer
+            if letters[outer - 1] not in RUNS_ON:
+                return outer - 1
+        return len(self.machine.levels) - 1
+
+    def allowed(self, letters: str, above: int = 0) -> Array:
+        """Chains whose loops at the levels beyond `above` obey their letters."""
+        good = np.ones(self.chains.loop.shape[1], dtype=bool)
+        for level in range(above + 1, len(self.machine.levels)):
+            letter = letters[level - 1]
+            if letter in WITHOUT_LOOP:
+                good &= self.chains.loop[level] == 1
+            elif letter in WITH_LOOP:
+                good &= self.chains.loop[level] > 1
+        return np.flatnonzero(good)
+
+    def share(self, holding: int, level: int, letters: str) -> Array:
+        """Costs of all chains on the boundary above `level`, with what the multipliers ask if it is the nearest."""
+        key = (holding, level, self.run(letters, level))
+        if key not in self._shares:
+            holders = [i for i, kept in enumerate(self.holdings[holding]) if kept]
+            cost = np.zeros((self.n_ports + 2, self.chains.loop.shape[1]))
+            if level == 0:
+                cost += self._bill(-1, holders[0], -1)
+                cost[-1] = math.log(self.gemm.extents[self.d])
+            if level in holders:
+                cost += self._bill(level, holders[holders.index(level) + 1], key[2])
+            cost[-1] -= np.log(self.chains.spread[level + 1])
+            self._shares[key] = cost
+        return self._shares[key]
 
     def entries(self, letters: str) -> Entries:
-        """Entries of chains whose loops obey the letters of levels 1, 2, ..."""
-        if letters not in self._known:
-            self._known[letters] = self._price(letters)
-        return self._known[letters]
-
-    def _price(self, letters: str) -> Entries:
-        loop = self.chains.loop
-        good = np.ones(loop.shape[1], dtype=bool)
-        for level, letter in enumerate(letters, start=1):
-            if letter in WITHOUT_LOOP:
-                good &= loop[level] == 1
-            elif letter in WITH_LOOP:
-                good &= loop[level] > 1
-        which = np.flatnonzero(good)
-        part = Chains(*(getattr(self.chains, n)[..., which] for n in ("tile", "loop", "spread", "steps")))
-        bills = [self._bill(part, kept, letters) for kept in self.holdings]
-        times = len(self.holdings)
+        """Every holding of the chains whose loops obey the letters of levels 1, 2, ..."""
+        which = self.allowed(letters)
+        cost = [
+            sum(self.share(h, level, letters)[:, which] for level in range(len(self.machine.levels) - 1))
+            for h in range(len(self.holdings))
+        ]
+        costs: Array = np.concatenate(cost, axis=1)
+        chain = np.tile(which, len(self.holdings))
         return Entries(
-            np.tile(which, times),
-            np.repeat(np.arange(times), len(which)),
-            np.tile(np.minimum(part.tile, self.gemm.extents[self.d]), times),
-            np.tile(part.spread, times),
-            np.concatenate([energy for energy, _ in bills]),
-            np.concatenate([words for _, words in bills]),
-            np.tile(part.steps, times),
+            chain,
+            np.repeat(np.arange(len(self.holdings)), len(which)),
+            self.tile[:, chain],
+            self.chains.spread[:, chain],
+            costs[0],
+            costs[1:-1].T,
+            self.chains.steps[chain],
         )
 
-    def _bill(self, part: Chains, kept: tuple[bool, ...], letters: str) -> tuple[Array, Array]:
-        """Energy and words per port of the tensor held at the `kept` levels."""
-        energy, words = np.zeros(part.tile.shape[1]), np.zeros((part.tile.shape[1], self.n_ports))
-
-        def add(level: int, read: Array | float, written: Array | float) -> None:
-            item, width = self.machine.levels[level], self.machine.widths[self.tensor]
-            energy[:] += width * (read * item.read_energy + written * item.write_energy)
-            for port, moved in zip(self.ports[level], (read, written), strict=True):
-                if port is not None:
-                    words[:, port] += width * moved
-
-        holders = [-1, *(i for i, k in enumerate(kept) if k)]
-        for child, parent in zip(holders, holders[1:], strict=False):
-            moved, fed = self._between(part, child, parent, letters)
+    def _bill(self, child: int, parent: int, run: int) -> Array:
+        """Costs of the words between two neighbouring holders; child -1: the multipliers."""
+        key = (child, parent, run)
+        if key not in self._bills:
+            bill = np.zeros((self.n_ports + 2, self.chains.loop.shape[1]))
             output = self.tensor == 2
-            first = self._begun(part, parent) if output else 0.0
-            add(parent, moved - first, moved if output else 0.0)
+            moved, fed = self._passes(run, parent), self._passes(run, child)
+            self._add(bill, parent, moved - self._begun(parent) if output else moved, moved if output else 0.0)
             if child >= 0:
-                begun = self._begun(part, child) if output else 0.0
-                add(child, fed if output and self.machine.drain_reads else 0.0, fed - begun)
-        return energy, words
+                drained = fed if output and self.machine.drain_reads else 0.0
+                self._add(bill, child, drained, fed - self._begun(child) if output else fed)
+            self._bills[key] = bill
+        return self._bills[key]
 
-    def _between(self, part: Chains, child: int, parent: int, letters: str) -> tuple[Array, Array]:
-        """Words asked of the parent and words that arrive at all children."""
-        time = np.zeros(part.loop.shape, dtype=bool)
-        time[child + 1 :] = True
-        if child >= 0:
-            for level in range(child + 1, len(self.machine.levels)):
-                time[level] = letters[level - 1] not in RUNS_ON + INNER
-                if letters[level - 1] not in RUNS_ON:
-                    break
-        return self._passes(part, time, parent), self._passes(part, time, child)
+    def _add(self, bill: Array, level: int, read: Array | float, written: Array | float) -> None:
+        item, width = self.machine.levels[level], self.machine.widths[self.tensor]
+        bill[0] += width * (read * item.read_energy + written * item.write_energy)
+        for port, moved in zip(self.ports[level], (read, written), strict=True):
+            if port is not None:
+                bill[1 + port] += width * moved
 
-    def _passes(self, part: Chains, time: Array, level: int) -> Array:
-        """Words that every instance of a level moves on its own, once each time the counted loops advance."""
-        space = np.zeros(part.spread[1:].shape, dtype=bool)
+    def _passes(self, run: int, level: int) -> Array:
+        """Words that the instances of a level move on their own, each time a loop beyond the run advances."""
+        time = np.zeros(self.chains.loop.shape, dtype=bool)
+        time[run + 1 :] = True
+        space = np.zeros(self.chains.spread[1:].shape, dtype=bool)
         space[max(level, 0) :] = True
-        words: Array = passes(self.gemm.extents[self.d], part.loop, part.spread[1:], time, space)
+        words: Array = passes(self.gemm.extents[self.d], self.chains.loop, self.chains.spread[1:], time, space)
         return words * self.gemm.sizes[self.tensor] * self.gemm.batch
 
-    def _begun(self, part: Chains, level: int) -> Array:
+    def _begun(self, level: int) -> Array:
         """Words of partial sums that begin at a level: once in each of its instances spread over K."""
-        return self._passes(part, np.zeros(part.loop.shape, dtype=bool), level)
+        return self._passes(len(self.machine.levels) - 1, level)

@@ -19,8 +19,11 @@ import numpy as np
 
 from hwsim.mapping.joins.case import Case, Way
 from hwsim.mapping.joins.chains import Entries
-from hwsim.mapping.machine import IRRELEVANT, RELEVANT
+from hwsim.mapping.joins.outlook import SLACK, Outlook
+from hwsim.mapping.joins.prune import useful
+from hwsim.mapping.machine import IRRELEVANT
 from hwsim.mapping.problem import Tiling
+from hwsim.mapping.tiling.limits import RELEVANT
 
 Array = np.ndarray[Any, Any]
 PAIRS_AT_ONCE: Final = 1_000_000
@@ -64,40 +67,42 @@ class Search:
     cap: float = math.inf
     deadline: float = math.inf
     best: Found = field(default_factory=Found)
+    outlook: Outlook | None = None  # of an earlier search of the same case, for what it has worked out
     _tables: dict[tuple[int, int, int], _Table] = field(default_factory=dict)
 
     def run(self) -> Found:
         """Search every loop order, the most promising first."""
-        queue = self._queue()
-        for bound, ways in queue:
+        outlook = self.outlook = self.outlook or Outlook(self.case, self.timed, self._bound)
+        outlook.bound = self._bound
+        for bound, ways in self._queue(outlook):
             if bound >= self.best.value * (1 - SAME):
                 break
             if time.perf_counter() > self.deadline and self.best.tiling is not None:
                 self._stop(bound)
                 break
             self.best.orders += 1
-            self._order(ways)
+            self._order(ways, outlook)
         return self.best
 
     def _stop(self, bound: float) -> None:
         self.best.finished = False
         self.best.bound = min(self.best.bound, bound)
 
-    def _queue(self) -> list[tuple[float, tuple[Way, ...]]]:
-        """Loop orders by a bound that lets each dimension have its own best chain."""
-        case = self.case
-        words = [case.ways(level) for level in range(1, case.last + 1)]
-        found = []
-        for ways in itertools.product(*words):
-            parts = [case.raw(ways, d) for d in range(3)]
-            if any(len(p.energy) == 0 for p in parts):
-                continue
-            low = sum(float(p.energy.min()) for p in parts) + case.constant
-            port = np.sum([p.words.min(axis=0) for p in parts], axis=0)
-            cycles = self._cycle_bound(1.0, port)
-            if cycles <= self.cap:
-                found.append((float(self.value(low, cycles)), ways))
-        return sorted(found, key=lambda row: row[0])
+    def _queue(self, outlook: Outlook) -> list[tuple[float, tuple[Way, ...]]]:
+        """Loop orders by their bounds."""
+        words = [self.case.ways(level) for level in range(1, self.case.last + 1)]
+        found = [(outlook.order(ways), ways) for ways in itertools.product(*words)]
+        return sorted((row for row in found if row[0] < math.inf), key=lambda row: row[0])
+
+    def _bound(self, costs: Array) -> Array:
+        """Least values of costs (energy; with time words per port and log steps), inf beyond the cap."""
+        energy = costs[0] + self.case.constant
+        if self.timed:
+            cycles = self._cycle_bound(np.exp(costs[-1]) * SLACK, np.moveaxis(costs[1:-1], 0, -1))
+        else:
+            cycles = np.full(np.shape(energy), float(self.case.floor))
+        value: Array = np.where(cycles <= self.cap, self.value(energy, cycles), math.inf)
+        return value
 
     def _cycle_bound(self, steps: Any, words: Any, used: Callable[[int], Array] | None = None) -> Any:
         return np.maximum(self.case.cycles(steps, words, used or self._instances), self.case.floor)
@@ -106,29 +111,22 @@ class Search:
         fans = [self.case.machine.levels[at].fanout for at in self.case.fanouts if at >= level]
         return np.array(float(math.prod(fans)))
 
-    def _order(self, ways: tuple[Way, ...]) -> None:
-        parts = [self.case.entries(ways, d, self.timed) for d in range(3)]
+    def _order(self, ways: tuple[Way, ...], outlook: Outlook) -> None:
+        self._tables.clear()
+        found = outlook.parts(ways, self.best.value * (1 - SAME))
+        if min(len(part.chain) for part in found) == 0:
+            return
+        parts = []
+        for d, part in enumerate(found):
+            entries = outlook.entries(d, part)
+            parts.append(useful(entries, self.case.axes(entries), self.timed))
         c = int(np.argmax([len(p.energy) for p in parts]))
         a, b = (d for d in range(3) if d != c)
-        rest = float(parts[c].energy.min()) + self.case.constant
-        low_words = parts[c].words.min(axis=0)
-        first = self._hopeful(parts[a], parts[b], rest, low_words)
-        second = self._hopeful(parts[b], parts[a], rest, low_words)
-        mine = (parts[a].take(first), parts[b].take(second))
-        if not len(first) or not len(second):
-            return
-        rows = max(1, PAIRS_AT_ONCE // len(second))
-        for start in range(0, len(first), rows):
-            block = (mine[0].take(np.arange(start, min(start + rows, len(first)))), mine[1])
+        rows = max(1, PAIRS_AT_ONCE // len(parts[b].energy))
+        for start in range(0, len(parts[a].energy), rows):
+            some = np.arange(start, min(start + rows, len(parts[a].energy)))
             for holding in range(len(self.case.pricers[c].holdings)):
-                self._pairs(ways, (a, b, c), block, parts[c], holding)
-
-    def _hopeful(self, own: Entries, other: Entries, rest: float, words: Array) -> Array:
-        """Entries whose bound with the best of the other two dimensions beats the incumbent, cheapest first."""
-        energy = own.energy + float(other.energy.min()) + rest
-        cycles = self._cycle_bound(1.0, own.words + other.words.min(axis=0) + words)
-        good = np.flatnonzero((self.value(energy, cycles) < self.best.value * (1 - SAME)) & (cycles <= self.cap))
-        return good[np.argsort(energy[good], kind="stable")]
+                self._pairs(ways, (a, b, c), (parts[a].take(some), parts[b]), parts[c], holding)
 
     def _pairs(
         self, ways: tuple[Way, ...], dims: tuple[int, int, int], pair: tuple[Entries, Entries], third: Entries, h: int
@@ -233,7 +231,7 @@ class Search:
         limits = []
         for level in levels:  # the extents at the other levels are at least 1
             left = room * (1 + 1e-12) - fixed - (total - slope[level])
-            some = np.where(slope[level] > 0, left / np.maximum(slope[level], 1e-300), math.inf)
+            some = np.where(slope[level] > 0, left / np.where(slope[level] > 0, slope[level], 1.0), math.inf)
             limits.append(np.where(left >= 0, some, -1.0))
         return limits
 
