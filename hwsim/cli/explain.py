@@ -13,6 +13,7 @@ from hwsim.errors import InputError
 
 DEFAULT: Final = "tpot_s"
 MAPPING: Final = "hwsim/mapping@1"
+_WHOLE: Final = "give a document as evaluate or map --format json writes it"
 _SAVED: Final = ("hwsim/estimate@1", MAPPING)
 
 
@@ -42,20 +43,31 @@ def command(
     set_: o.Set = None,
 ) -> None:
     """Formula, operands and source of a number."""
-    document = _saved(workload)
+    from hwsim.schema.malformed import reading
+
+    saved = document = _saved(workload)
     if document is not None and document["schema"] == MAPPING:
         from hwsim.report.mapping_working import explain_mapping
 
-        first = str(document["operators"][0]["name"])
-        o.emit(explain_mapping(document, first if subject == DEFAULT else subject), None)
+        with reading(workload, _WHOLE):
+            first = str(document["operators"][0]["name"])
+            text = explain_mapping(document, first if subject == DEFAULT else subject)
+        o.emit(text, None)
         return
     if document is None:
         document = _evaluated(workload, hw, what_if=o.parse_set(set_), **g.keywords(request, run, mapping))
-    if subject == "tpot_s" and "tpot_s" not in document["metrics"]:
-        subject = "latency_s"
     from hwsim.report.explain import explain
 
-    o.emit(explain(document, subject), None)
+    if saved is None:
+        text = explain(document, _subject(document, subject))
+    else:
+        with reading(workload, _WHOLE):
+            text = explain(document, _subject(document, subject))
+    o.emit(text, None)
+
+
+def _subject(document: dict[str, Any], subject: str) -> str:
+    return "latency_s" if subject == "tpot_s" and "tpot_s" not in document["metrics"] else subject
 
 
 def _evaluated(workload: str, hw: str | None, **options: Any) -> dict[str, Any]:
@@ -74,10 +86,7 @@ def _saved(name: str) -> dict[str, Any] | None:
     path = Path(name)
     if path.suffix != ".json" or not path.is_file():
         return None
-    import json
+    from hwsim.schema.malformed import read_json
 
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError("cannot read the JSON file", where=str(path), seen=str(error)[:80]) from None
+    data = read_json(path)
     return data if isinstance(data, dict) and data.get("schema") in _SAVED else None

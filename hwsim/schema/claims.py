@@ -115,8 +115,12 @@ def load_claims(path: Path) -> list[Claim]:
     plain = document.data
     if isinstance(plain, dict) and list(plain) == ["claims"] and isinstance(plain["claims"], list):
         plain = plain["claims"]
+    if not plain or (isinstance(plain, dict) and not plain.get("claims", True)):
+        raise InputError("the file lists no claims", where=document.where(("claims",)), fix="claims: [{id: ...}]")
     if not isinstance(plain, list):
         file = validate(ClaimsFile, document)
+        if not file.claims:
+            raise InputError("the file lists no claims", where=document.where(()), fix="claims: [{id: ...}]")
         return [c.model_copy(update={"system": c.system or file.system}) for c in file.claims]
     claims = []
     for index, item in enumerate(plain):

@@ -8,7 +8,6 @@ are one off only because the list rounded an exact integer up in floating point 
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Mapping
@@ -22,6 +21,7 @@ from hwsim.mapping.legality import check, violations
 from hwsim.mapping.machine import TENSORS, Level, Machine
 from hwsim.mapping.optimize import best_tiling
 from hwsim.mapping.problem import Gemm, Tiling
+from hwsim.schema.malformed import read_json, reading
 
 ENERGY_TOLERANCE: Final = 1e-9
 _OPTIMA: Final = {"energy": "min_energy", "latency": "min_cycles_then_energy", "edp": "min_EDP"}
@@ -33,7 +33,8 @@ def validate_mapping(folder: Path, *, optima: bool = True, solver: str = "auto")
 
     Raises InputError where a file is missing or malformed.
     """
-    machines = {name: machine_of_spec(name, spec) for name, spec in _read(folder, "specs.json").items()}
+    with reading(folder / "specs.json"):
+        machines = {name: machine_of_spec(name, spec) for name, spec in _read(folder, "specs.json").items()}
     if not machines:
         raise InputError("specs.json lists no machine", where=str(folder / "specs.json"))
     counts = [check_counts(machines, case, i) for i, case in enumerate(_cases(folder, "count_checks.json"))]
@@ -49,13 +50,7 @@ def validate_mapping(folder: Path, *, optima: bool = True, solver: str = "auto")
 
 
 def _read(folder: Path, name: str) -> dict[str, Any]:
-    try:
-        data = json.loads((folder / name).read_text(encoding="utf-8"))
-    except OSError as error:
-        fix = "the folder holds specs.json, count_checks.json and optimum.json"
-        raise InputError(f"cannot read {name}", where=str(folder / name), seen=str(error.strerror), fix=fix) from None
-    except ValueError as error:
-        raise InputError(f"{name} is not JSON", where=str(folder / name), seen=str(error)) from None
+    data = read_json(folder / name, "the folder holds specs.json, count_checks.json and optimum.json")
     if not isinstance(data, dict):
         raise InputError(f"{name} holds an object", where=str(folder / name), seen=type(data).__name__)
     return data
@@ -63,7 +58,7 @@ def _read(folder: Path, name: str) -> dict[str, Any]:
 
 def _cases(folder: Path, name: str) -> list[Mapping[str, Any]]:
     cases = _read(folder, name).get("cases")
-    if not isinstance(cases, list):
+    if not isinstance(cases, list) or not all(isinstance(case, dict) for case in cases):
         raise InputError(f"{name} lists its cases under `cases`", where=str(folder / name), seen=repr(cases)[:60])
     return cases
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import csv
 import gzip
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import Any, Final
 import numpy as np
 
 from hwsim.errors import InputError, unknown_name
+from hwsim.schema.malformed import read_json, reading
 from hwsim.serving.iteration_time import ClosedFormTime
 from hwsim.serving.result import ServingResult
 from hwsim.serving.simulate import simulate
@@ -76,7 +76,8 @@ def validate_serving(folder: Path | str, settings: Mapping[str, Any] | None = No
     cases = spec.get("cases")
     if not isinstance(cases, list) or not cases:
         raise InputError("cases.json lists no cases", where=str(folder / "cases.json"))
-    merged = [{**spec, **case} for case in cases]
+    with reading(folder / "cases.json"):
+        merged = [{**spec, **case} for case in cases]
     exact = [score_case(folder, case) for case in merged if "constants" in case]
     engines = [case for case in merged if "constants" not in case]
     document = {
@@ -100,10 +101,11 @@ def score_case(folder: Path, case: Mapping[str, Any]) -> CaseScore:
     With pipeline stages a file may leave open whether the closed form is the time of each stage or of all stages
     together; then both are run, the nearer one counts and `convention` says which it was.
     """
-    trace = read_trace(folder / case.get("trace", "trace.csv.gz"))
-    trace = trace.scaled(float(case.get("time_scale_factor", 1.0)))
-    reference = _reference(folder / case["per_request"])
-    stages = int(case.get("pipeline_stages", 1))
+    with reading(f"{folder / 'cases.json'}: {case.get('name', 'case')}"):
+        trace = read_trace(folder / case.get("trace", "trace.csv.gz"))
+        trace = trace.scaled(float(case.get("time_scale_factor", 1.0)))
+        reference = _reference(folder / case["per_request"])
+        stages = int(case.get("pipeline_stages", 1))
     if stages == 1:
         return _compare(case, trace, reference, None, "")
     both = [
@@ -139,8 +141,9 @@ def _compare(
 
 def run_case(case: Mapping[str, Any], trace: Trace, stage_share: float | None = None) -> ServingResult:
     """One case with its closed-form iteration time."""
-    replica = case_replica(case).with_(stage_share=stage_share)
-    spec = ClusterSpec([replica] * int(case.get("replicas", 1)), case.get("global_scheduler", "round_robin"))
+    with reading(f"cases.json: {case.get('name', 'case')}"):
+        replica = case_replica(case).with_(stage_share=stage_share)
+        spec = ClusterSpec([replica] * int(case.get("replicas", 1)), case.get("global_scheduler", "round_robin"))
     return simulate(trace, spec)
 
 
@@ -182,10 +185,7 @@ def _reference(path: Path) -> dict[str, np.ndarray[Any, Any]]:
 
 
 def _json(path: Path) -> dict[str, Any]:
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError("not JSON", where=str(path), seen=str(error)[:80]) from error
+    document = read_json(path)
     if not isinstance(document, dict):
-        raise InputError("cases.json must hold an object", where=str(path))
+        raise InputError("cases.json must hold an object", where=str(path), seen=type(document).__name__)
     return document

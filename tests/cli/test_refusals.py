@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
+from pathlib import Path
+
 import pytest
 
 from hwsim.cli.main import run
@@ -32,3 +35,49 @@ def test_refused(line: str, code: int, words: str, capsys: pytest.CaptureFixture
 def test_weights_that_come_over_a_link_need_not_fit(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["timeline", "llama-2-70b", "--hw", "a100", "--prefetch", "pcie", "--format", "json"]) == 0
     assert capsys.readouterr().out.startswith("{")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('{"schema": "hwsim/estimate@1"}', "'metrics' is missing"),
+        ('{"schema": "hwsim/estimate@1", "metrics": {}}', "is missing"),
+        ('{"schema": "hwsim/estimate@1", "metrics": 5}', "another form"),
+        ('{"schema": "hwsim/mapping@1"}', "'operators' is missing"),
+        ('{"a":' * 9000, "nested too deeply"),
+        ("{", "is not JSON"),
+    ],
+)
+def test_saved_documents_that_are_not_whole(
+    text: str, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "e.json"
+    file.write_text(text)
+    assert run(["explain", str(file)]) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and words in err and "e.json" in err
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('{"cases": [5]}', "another form"),
+        ('{"cases": [{"name": "a", "constants": {}}]}', "'per_request' is missing"),
+        ('{"cases": [{"name": "a", "constants": {}, "time_scale_factor": "x"}]}', "another form"),
+        ("[" * 9000, "nested too deeply"),
+    ],
+)
+def test_cases_that_are_not_whole(text: str, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "cases.json").write_text(text)
+    with gzip.open(tmp_path / "trace.csv.gz", "wt") as trace:
+        trace.write("arrived_at,num_prefill_tokens,num_decode_tokens\n0,5,5\n")
+    assert run(["validate", "serving", str(tmp_path)]) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and words in err and "cases.json" in err
+
+
+def test_a_claims_file_without_claims(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text("schema: hwsim/claims@1\nsystem: s\ntitle: t\npaper: p\n")
+    assert run(["reproduce", "--claims", str(file)]) == 2
+    assert "lists no claims" in capsys.readouterr().err
