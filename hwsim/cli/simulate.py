@@ -81,6 +81,7 @@ class Run(g.Formats):
 
     tp: o.Tp = 1
     pp: o.Pp = 1
+    dp: Annotated[int, typer.Option("--dp", help="Attention ranks in lock step, experts over all.")] = 1
     efficiency: o.Efficiency = "calibrated"
     steady: Annotated[bool, typer.Option("--steady", help="Leave the warm-up (MSER-5) out of the metrics.")] = False
     table: Annotated[Path | None, typer.Option("--requests-csv", help="Write the per-request table.")] = None

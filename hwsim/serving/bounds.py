@@ -16,7 +16,7 @@ from hwsim.errors import InputError
 _WHOLE: Final = {
     "requests": (1, 10**8), "replicas": (1, 20_000), "prefill_pool": (0, 20_000), "max_batch": (1, 2**16),
     "chunk": (1, 2**24), "kv_blocks": (1, 10**9), "queue_limit": (1, 10**9), "mixed": (0, 10**9), "tp": (1, 10**5),
-    "pp": (1, 10**5), "seed": (0, 2**63),
+    "pp": (1, 10**5), "dp": (1, 1024), "seed": (0, 2**63),
 }  # fmt: skip
 _REAL: Final = {"rate": (1e-9, 1e9), "burstiness": (0.01, 100.0), "attainment": (1e-6, 1.0)}
 MOST_TOKENS: Final = 10**9

@@ -51,7 +51,7 @@ class Pricer:
 
     def split_s(self, phase: str, batch: Any, tokens: Any, past: Any) -> tuple[Array, Array, Array, float]:
         """(attention s, rest s, dynamic energy J, host overhead s) of passes; arrays broadcast together."""
-        mapping = Mapping(self.scenario.mapper, self.scenario.tp, self.scenario.pp, self.scenario.ep)
+        mapping = Mapping(self.scenario.mapper, self.scenario.tp, self.scenario.pp, self.scenario.ep, self.scenario.dp)
         graph = lower(self.model.graph(phase, batch, tokens, past, self.formats), self.platform, mapping)
         timeline = analytic.run(graph, self.scenario.efficiency, check=False)
         attention: Any = 0.0

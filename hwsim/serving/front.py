@@ -95,6 +95,7 @@ def engine_replica(model: Any, platform: Platform, scenario: Scenario, formats: 
         watermark=WATERMARKS.get(asked.policy, _WATERMARK),
         reserve_tokens=asked.reserved_tokens,
         stages=scenario.pp,
+        ranks=int(scenario.dp),
         busy_w=busy_w,
         idle_w=idle_w,
         usd_per_s=usd_per_s,
@@ -135,7 +136,7 @@ def kv_blocks_of(
     Blocks = (usable memory - weights - activations) / bytes of a block.
     """
     point = Scenario(
-        batch=1,
+        batch=scenario.dp,
         prompt_tokens=_REFERENCE_TOKENS,
         output_tokens=1,
         weights=scenario.weights,
@@ -144,6 +145,7 @@ def kv_blocks_of(
         tp=scenario.tp,
         pp=scenario.pp,
         ep=scenario.ep,
+        dp=scenario.dp,
         efficiency=scenario.efficiency,
         memory_fraction=scenario.memory_fraction,
     )

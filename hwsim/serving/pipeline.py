@@ -101,31 +101,42 @@ class PipelineReplica(StagedMoves):
             stuck = next(iter(self.ready or self.waiting))
             raise InfeasibleError(f"{stuck!r} waits at an idle replica that cannot run it")
 
-    def _launch(self, batch: Batch, now_s: float) -> None:
+    def seconds(self, batch: Batch) -> float:
+        """Time of an iteration with this batch, over all stages."""
         decoding = [r for r, _ in batch if r.decoding]
         chunks = [(tokens, r.processed) for r, tokens in batch if not r.decoding]
-        context = sum(r.processed for r in decoding)
-        stage_s = self.time.iteration_s(len(decoding), context, chunks) * self.share
+        return self.time.iteration_s(len(decoding), sum(r.processed for r in decoding), chunks)
+
+    def _launch(self, batch: Batch, now_s: float) -> None:
+        stage_s = self.seconds(batch) * self.share
         end_s, self.load_s, ends = now_s + self.load_s, 0.0, []
         for stage in range(self.stages):
             end_s = max(end_s, self._free_s[stage]) + stage_s
             self._free_s[stage] = end_s
             ends.append(end_s)
         self.busy_s += stage_s
+        self.clock.at(end_s, self._batch_end, self.take_off(batch, stage_s, ends, now_s), BOUNDARY)
+
+    def take_off(self, batch: Batch, stage_s: float, ends_s: list[float], now_s: float) -> int:
+        """Note a micro-batch that starts now; its number."""
         for request, _ in batch:
             if not request.scheduled:
                 request.scheduled = True
                 if not request.restarts:
                     self.cluster.record.scheduled_s[request.index] = now_s
         self._formed += 1
-        self.flying[self._formed] = Flight(batch, stage_s, ends)
-        self.clock.at(end_s, self._batch_end, self._formed, BOUNDARY)
+        self.flying[self._formed] = Flight(batch, stage_s, ends_s)
+        return self._formed
 
     def _batch_end(self, event: Any) -> None:
-        flight = self.flying.pop(event.value, None)
+        if self.land(event.value, self.clock.now):
+            self._form(self.clock.now)
+
+    def land(self, number: int, now_s: float) -> bool:
+        """Book the tokens of a micro-batch that ends now; False where a failure broke it."""
+        flight = self.flying.pop(number, None)
         if flight is None:
-            return  # a failure broke it
-        now_s = self.clock.now
+            return False
         self.iterations += 1
         gaps: Counter[float] = Counter()
         for request, tokens in flight.batch:
@@ -140,7 +151,7 @@ class PipelineReplica(StagedMoves):
             self.samples.take(now_s, self)
         if self._actions:
             self._act([request for request, _ in flight.batch], now_s)
-        self._form(now_s)
+        return True
 
     def _book(self, request: Request, now_s: float) -> None:
         """A request has run in a micro-batch: its first token, its end, or its place among the ready ones."""

@@ -32,18 +32,19 @@ def resolve(
     given.setdefault("weights", native_16bit(platform.device))
     scenario = Scenario(**given)
     if platform.count == 1 and platform.scale_out is None:
-        platform = platform.with_(count=max(1, scenario.tp * scenario.pp))
+        platform = platform.with_(count=max(1, scenario.tp * scenario.pp * int(scenario.dp)))
     hashes = {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in (loaded.entry.path, *files)}
+    parallel = {"tp": scenario.tp, "pp": scenario.pp, **({"dp": scenario.dp} if scenario.dp != 1 else {})}
     facts = {
         "workload": {"name": loaded.model.name, "parameters": loaded.model.parameters},
         "hardware": {
             "name": platform.name,
             "device": platform.device.name,
-            "devices": scenario.tp * scenario.pp,
+            "devices": scenario.tp * scenario.pp * int(scenario.dp),
             "kind": platform.device.kind,
         },
         "formats": {"weights": scenario.weights, "kv_cache": scenario.kv_cache},
-        "parallel": {"tp": scenario.tp, "pp": scenario.pp},
+        "parallel": parallel,
         "provenance": {"hwsim": __version__, "inputs": hashes},
     }
     return loaded.model, platform, scenario, facts

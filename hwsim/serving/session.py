@@ -146,7 +146,11 @@ def _machine(given: Mapping[str, Any], trace: Trace, hardware: Any) -> tuple[Eng
     from hwsim.serving.resolve import resolve
 
     names = ("weights", "activations", "kv_cache", "tp", "pp", "efficiency")
-    model, platform, scenario, facts = resolve(given["workload"], hardware, {n: given.get(n) for n in names})
+    asked = {**{n: given.get(n) for n in names}, **_ranks(given)}
+    model, platform, scenario, facts = resolve(given["workload"], hardware, asked)
+    if scenario.dp != 1 and model.spec.moe is None:
+        raise InputError("ranks in lock step share the experts of a layer, and this model has none",
+                         where="--dp", seen=str(given["workload"]), fix="--replicas")  # fmt: skip
     formats = Formats.of(scenario.weights, scenario.activations or None, scenario.kv_cache or None)
     scenario = replace(scenario, weights=formats.weights.name, kv_cache=formats.kv_cache.name)
     longest = max(p + q for p, q in zip(trace.prompt, trace.output, strict=True))
@@ -163,6 +167,17 @@ def _machine(given: Mapping[str, Any], trace: Trace, hardware: Any) -> tuple[Eng
     )
     engine = replace(engine, replica=engine.replica.with_(queue=given["queue"]))
     return engine, {**facts, "workload": {**facts["workload"], "layers": model.layers}}
+
+
+def _ranks(given: Mapping[str, Any]) -> dict[str, int]:
+    """Data-parallel attention over `dp` ranks with the experts over all of them."""
+    ranks = int(given.get("dp") or 1)
+    if ranks == 1:
+        return {}
+    for name in ("prefill_pool", "partition", "autoscale", "failures"):
+        if given.get(name):
+            raise InputError("a rank cannot come, go or work without the others", where=f"--{name.replace('_', '-')}")
+    return {"dp": ranks, "ep": ranks * int(given.get("tp") or 1)}
 
 
 def policy_options(given: Mapping[str, Any], trace: Trace) -> dict[str, int]:

@@ -18,7 +18,7 @@ from hwsim.serving.arrivals import Lengths, stream
 from hwsim.serving.result import ServingResult, summary
 from hwsim.serving.traces import Trace
 
-_NUMBERS: Final = ("share", "replicas", "tp", "pp", "max_batch", "chunk", "kv_blocks")
+_NUMBERS: Final = ("share", "replicas", "tp", "pp", "dp", "max_batch", "chunk", "kv_blocks")
 _WORDS: Final = ("workload", "name", "hw", "policy", "weights", "activations", "kv_cache", "prompt", "output")
 _MODELS: Final = 5  # purpose of the random stream that deals requests to models
 _LENGTHS: Final = {"prompt": 2, "output": 3}

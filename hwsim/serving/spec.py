@@ -11,6 +11,7 @@ from hwsim.serving.clock import Clock
 from hwsim.serving.cluster import Cluster
 from hwsim.serving.iteration_time import IterationTime
 from hwsim.serving.kv import BlockPool
+from hwsim.serving.lockstep import LockStep, Rank
 from hwsim.serving.pipeline import PipelineReplica
 from hwsim.serving.policies import make_policy
 from hwsim.serving.prefix import PrefixCache, Tier
@@ -36,6 +37,7 @@ class ReplicaSpec:
     front_end_s, front_end_token_s: time of a request outside the engine loop, and what each prompt token adds to it
         (tokenizer); they shift scheduling, first and last token alike.
     model: which requests it serves, where a cluster serves several models.
+    ranks: data-parallel ranks that step together (`hwsim.serving.lockstep`); memory, power and price are of one.
     kv_bytes_per_token: size of the KV cache of a token, for copies between replicas (0: the copier's own figure).
     exact_vidur: a preempted half-done prefill shrinks to its processed part, as in Vidur.
     """
@@ -62,12 +64,15 @@ class ReplicaSpec:
     front_end_token_s: float = 0.0
     model: str = ""
     kv_bytes_per_token: float = 0.0
+    ranks: int = 1
 
     def with_(self, **changes: Any) -> ReplicaSpec:
         return replace(self, **changes)
 
     def _require_stageable(self) -> None:
         """Raise InputError for what replicas of several stages cannot do."""
+        if self.stages > 1 and self.ranks > 1:
+            raise InputError("ranks that step together have one pipeline stage", where="stages", seen=str(self.stages))
         if self.swap_s_per_block is not None:
             raise InputError("replicas of several pipeline stages preempt by recomputing", where="swap_s_per_block")
         if self.policy in ("static", "faster_transformer") and not self.reserve_tokens:
@@ -77,10 +82,11 @@ class ReplicaSpec:
         """The replica, not yet part of the cluster."""
         kv = BlockPool(self.kv_blocks, self.block_tokens, self.watermark, self.reserve_tokens)
         engine: Any
-        if self.stages > 1:
+        if self.stages > 1 or self.ranks > 1:
             self._require_stageable()
             staged = make_staged_policy(self.policy, **self.options)
-            engine = PipelineReplica(clock, self.time, staged, kv, cluster, self.stages, self.stage_share)
+            kind = Rank if self.ranks > 1 else PipelineReplica
+            engine = kind(clock, self.time, staged, kv, cluster, self.stages, self.stage_share)
             engine.index = index
         else:
             engine = Replica(clock, self.time, make_policy(self.policy, **self.options), kv, cluster, index)
@@ -128,8 +134,12 @@ class ClusterSpec:
 
         several = any(spec.model for spec in self.replicas)
         cluster = Cluster(clock, ByModel(router) if several else router(), Record(requests))
-        for index, spec in enumerate(self.replicas):
-            cluster.add(spec.build(clock, cluster, index))
+        for spec in self.replicas:
+            group = [spec.build(clock, cluster, len(cluster.everyone) + rank) for rank in range(spec.ranks)]
+            for replica in group:
+                cluster.add(replica)
+            if spec.ranks > 1:
+                LockStep(clock, group)
         return cluster
 
     def asked_models(self, models: Sequence[str] | None) -> Sequence[str] | None:
