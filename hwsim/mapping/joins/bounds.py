@@ -15,8 +15,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from hwsim.mapping.machine import IRRELEVANT, Machine
-from hwsim.mapping.tiling.limits import RELEVANT, capacity
+from hwsim.mapping.machine import IRRELEVANT, RELEVANT, Machine
+from hwsim.mapping.tiling.limits import capacity
 
 Array = np.ndarray[Any, Any]
 MOST_PAIRS: Final = 120_000  # pairs of cells of one memory; beyond that cells leave the spread out

@@ -11,9 +11,9 @@ import numpy as np
 from hwsim.mapping.candidates import Options, admissible_extents
 from hwsim.mapping.joins.bounds import Cells, cells_of
 from hwsim.mapping.joins.chains import INNER, NONE, OTHER, OTHER_SOLO, SOLO, Entries, Pricer, chains_of
-from hwsim.mapping.machine import DIMS, IRRELEVANT, TENSORS, Machine
+from hwsim.mapping.machine import DIMS, IRRELEVANT, RELEVANT, TENSORS, Machine
 from hwsim.mapping.problem import Gemm, Tiling
-from hwsim.mapping.tiling.limits import RELEVANT, capacity, largest_tiles, ports_of
+from hwsim.mapping.tiling.limits import capacity, largest_tiles, ports_of
 
 Array = np.ndarray[Any, Any]
 Way = tuple[str, int]  # what happens at a level: (NONE, -1), (SOLO, d) or (INNER, d)

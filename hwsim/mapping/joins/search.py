@@ -21,9 +21,8 @@ from hwsim.mapping.joins.case import Case, Way
 from hwsim.mapping.joins.chains import Entries
 from hwsim.mapping.joins.outlook import SLACK, Outlook
 from hwsim.mapping.joins.prune import useful
-from hwsim.mapping.machine import IRRELEVANT
+from hwsim.mapping.machine import IRRELEVANT, RELEVANT
 from hwsim.mapping.problem import Tiling
-from hwsim.mapping.tiling.limits import RELEVANT
 
 Array = np.ndarray[Any, Any]
 PAIRS_AT_ONCE: Final = 1_000_000
