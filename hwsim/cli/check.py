@@ -1,16 +1,14 @@
-"""`hwsim check FILE...`: lint hardware, model and price files."""
+"""`hwsim check FILE...`: lint the files that hwsim reads: machines, models, prices, serving scenarios, claims."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any
 
 import typer
 
 from hwsim.cli import options as o
 from hwsim.errors import CheckFailedError, HwsimError, InputError, unknown_name
-
-SAME_COUNT: Final = 0.005  # relative: published counts have three digits; more is a wrong shape
 
 
 def command(
@@ -80,9 +78,9 @@ def _model(path: Path) -> None:
 
     model = load_model(str(path))
     published = model.spec.parameters_published
-    if published is not None and abs(model.parameters / published.value - 1) > SAME_COUNT:
+    if published is not None and abs(model.parameters / published.value - 1) > published.tolerance:
         raise CheckFailedError(
-            "parameter count differs from the published one by more than 0.5 %",
+            f"parameter count differs from the published one by more than {published.tolerance:.1%}",
             where=str(path),
             seen=f"{model.parameters:,} against {published.value:,} ({published.source})",
             fix="check layers, widths, biases and tied embeddings",
@@ -93,13 +91,17 @@ def _simple() -> dict[str, Any]:
     """Schemas that need only their pydantic model."""
     from hwsim.schema.base import validate
     from hwsim.schema.calibration import CalibrationFile
+    from hwsim.schema.claims import ClaimsFile
     from hwsim.schema.reader import read
     from hwsim.schema.systems import ClusterFile, MemoryFile, NodeFile, PricesFile
 
     def checker(model: Any) -> Any:
         return lambda path: validate(model, read(path))
 
-    models = {"calibration": CalibrationFile, "cluster": ClusterFile, "memory": MemoryFile, "prices": PricesFile}
+    models = {
+        "calibration": CalibrationFile, "cluster": ClusterFile, "memory": MemoryFile, "prices": PricesFile,
+        "claims": ClaimsFile,
+    }  # fmt: skip
 
     def node(path: Path) -> None:
         from hwsim.schema.loader import load_hardware
@@ -107,4 +109,10 @@ def _simple() -> dict[str, Any]:
         validate(NodeFile, read(path))
         load_hardware(str(path))
 
-    return {"node": node, **{name: checker(model) for name, model in models.items()}}
+    def scenario(path: Path) -> None:
+        from hwsim.api import SIMULATE_DEFAULTS
+        from hwsim.serving.scenario import read_scenario
+
+        read_scenario(path, SIMULATE_DEFAULTS)
+
+    return {"node": node, "serving-scenario": scenario, **{name: checker(model) for name, model in models.items()}}

@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from hwsim.cli import options as o
-from hwsim.cli.check import SAME_COUNT
 
 
 def command(
@@ -40,6 +39,7 @@ def _hold_against(checkpoint: Path, parameters: int) -> None:
     """Parameters of the shape beside those of the checkpoint's headers. Raises CheckFailedError, InputError."""
     from hwsim.errors import CheckFailedError
     from hwsim.frontends.safetensors import read_checkpoint
+    from hwsim.schema.model import SAME_COUNT
 
     found = read_checkpoint(checkpoint)
     kinds = ", ".join(f"{count:,} {dtype}" for dtype, count in found.by_dtype.items())

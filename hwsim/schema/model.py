@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
@@ -95,11 +95,18 @@ class Diffusion(Strict):
     learn_sigma: bool = True
 
 
+SAME_COUNT: Final = 0.005  # relative: published counts have three digits; more is a wrong shape
+
+
 class Published(Strict):
-    """A parameter count that its makers print; `recalled` counts are kept from memory and unverified."""
+    """A parameter count that its makers print; `recalled` counts are kept from memory and unverified.
+
+    `tolerance`: relative distance of the shape's count that is no error; above half a percent the notes say why.
+    """
 
     value: Annotated[int, Field(gt=0)]
     quality: Literal["published", "recalled"] = "published"
+    tolerance: Annotated[float, Field(gt=0, le=0.02)] = SAME_COUNT
     source: Source
 
 

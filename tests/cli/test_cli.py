@@ -215,6 +215,22 @@ def test_absurd_options(arguments: list[str], code: int, words: str, capsys: pyt
     assert found == code and out == "" and words in err and len(err.strip().splitlines()) <= 4
 
 
+def test_the_shipped_content_passes_its_own_check(capsys: pytest.CaptureFixture[str]) -> None:
+    """Machines, models, prices, calibrations and claims."""
+    root = Path(__file__).parents[2]
+    code, out, err = call(capsys, "check", str(root / "hardware"), str(root / "workloads"))
+    assert code == 0 and err == "" and out.count("\n") > 300
+
+
+def test_check_reads_serving_scenarios(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text("schema: hwsim/serving-scenario@1\nworkload: llama-7b\nhw: a10\nrate: 2\n")
+    assert call(capsys, "check", str(file))[0] == 0
+    file.write_text("schema: hwsim/serving-scenario@1\nworkload: llama-7b\nhw: a10\nreplcas: 2\n")
+    code, _, err = call(capsys, "check", str(file))
+    assert code == 2 and "replicas" in err
+
+
 def test_check_names_what_is_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "empty.yaml").write_text("")
     (tmp_path / "ext.yaml").write_text("extends: h100-sxm\nname: mine\n")
