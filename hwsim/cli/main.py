@@ -34,7 +34,7 @@ VERBS: Final[dict[str, tuple[str, str]]] = {
     "reproduce": ("reproduce", "Published claims: predicted beside published."),
     "list": ("list", "What the catalog holds: hardware, models, mappers, prices."),
     "show": ("show", "One catalog entry with its sources; --resolved merges extends."),
-    "check": ("check", "Lint hardware, model and price files."),
+    "check": ("check", "Lint files: machines, models, prices, serving scenarios, claims."),
     "import": ("import_", "Turn a Hugging Face config.json into a workload file."),
     "doctor": ("doctor", "Environment, solvers, optional packages, content."),
 }
