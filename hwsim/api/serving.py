@@ -23,7 +23,7 @@ SIMULATE_DEFAULTS: Mapping[str, Any] = {
     "burstiness": 1.0, "closed_loop": None, "application": None, "reference": None, "migration": None,
     "autoscale": None, "failures": None, "partition": None, "queue_limit": None, "decode_hw": None,
     "kv_transfer": "layerwise", "kv_link": None, "mixed": 0, "price": None,
-    "what_if": None, "also": None, "dp": 1,
+    "what_if": None, "also": None, "dp": 1, "prefix_cache": None,
 }  # fmt: skip
 
 

@@ -37,6 +37,7 @@ class Engine(g.Group):
     max_batch: Annotated[int | None, typer.Option("--max-batch", help="Most sequences in a replica [256].")] = None
     chunk: Annotated[int | None, typer.Option("--chunk", help="Tokens of an iteration [sarathi 512].")] = None
     queue: Annotated[str, typer.Option("--queue", help="fcfs, sjf or priority.")] = "fcfs"
+    prefix_cache: Annotated[str | None, typer.Option("--prefix-cache", help=f"share, block, host, disk {PAIRS}")] = None
 
 
 class Service(g.Group):

@@ -110,6 +110,10 @@ class ServingResult:
         out["processed_tokens_per_s"] = _plain((tokens + prompts) / span if span else 0.0)
         out["goodput_requests_per_s"] = _plain(self.good().sum() / span if span else 0.0)
         out["slo_attainment"] = _plain(self.attainment)
+        caches = [r.prefix for r in self.cluster.everyone if getattr(r, "prefix", None) is not None]
+        if caches:
+            asked = sum(cache.asked_tokens for cache in caches)
+            out["prefix_hit_share"] = _plain(sum(cache.hit_tokens for cache in caches) / asked if asked else 0.0)
         out.update(self._bill(tokens))
         return out
 

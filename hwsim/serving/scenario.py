@@ -73,6 +73,7 @@ _FREE: Final[dict[str, tuple[type, ...]]] = {
     "prompt": (int, float, str, dict), "output": (int, float, str, dict), "trace": (str,), "application": (list,),
     "closed_loop": _PAIRS, "migration": _PAIRS, "autoscale": _PAIRS, "partition": _PAIRS, "failures": (str, list),
     "what_if": (dict,), "limits": (str, dict), "also": (str, list),
+    "prefix_cache": _PAIRS,
 }  # fmt: skip
 _WORDS: Final = {int: "a number", str: "text", dict: "a mapping", list: "a list", bool: "true"}
 

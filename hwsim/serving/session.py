@@ -10,6 +10,7 @@ from hwsim import units
 from hwsim.errors import InputError, unknown_name
 from hwsim.serving.arrivals import Lengths, generate
 from hwsim.serving.bounds import check_numbers
+from hwsim.serving.caching import require_prefixes, with_prefix_cache
 from hwsim.serving.capacity import search_capacity
 from hwsim.serving.control import together
 from hwsim.serving.features import prepare_of, replicas_of
@@ -38,6 +39,7 @@ def run_session(given: Mapping[str, Any], note: Note = None) -> dict[str, Any]:
     """
     _check(given)
     level, (source, trace) = parse_slo(given.get("slo")), _requests(given)
+    require_prefixes(given, source, trace)
     also = companions_of(given)
     trace = dealt(given, trace, also) if also else trace
     engine, context = _engine(given, trace, requests_of(trace, str(given["workload"])) if also else trace)
@@ -165,7 +167,7 @@ def _machine(given: Mapping[str, Any], trace: Trace, hardware: Any) -> tuple[Eng
         kv_blocks=given.get("kv_blocks"),
         overhead_s=units.parse(given["overhead"], "time", where="--overhead") if given.get("overhead") else 0.0,
     )
-    engine = replace(engine, replica=engine.replica.with_(queue=given["queue"]))
+    engine = replace(engine, replica=with_prefix_cache(given, engine.replica.with_(queue=given["queue"])))
     return engine, {**facts, "workload": {**facts["workload"], "layers": model.layers}}
 
 

@@ -17,6 +17,7 @@ from hwsim.serving.simulate import finish
 from hwsim.serving.spec import ClusterSpec, ServiceLevel
 
 _THINK = 4
+_USER_BITS = 32  # blocks of a user's talk are numbered below
 
 
 class _Answering:
@@ -27,14 +28,17 @@ class _Answering:
     def __init__(self) -> None:
         self.pending = 0
 
-    def send(self, cluster: Cluster, time_s: float, prompt: int, output: int) -> int:
-        """Schedule one request; its row."""
+    def send(self, cluster: Cluster, time_s: float, prompt: int, output: int, prefix: tuple[int, ...] = ()) -> int:
+        """Schedule one request, its prompt made of the blocks `prefix`; its row."""
         index = cluster.record.add(time_s, prompt, output)
         self.pending += 1
 
         def arrive(event: Any) -> None:
             self.pending -= 1
-            cluster.arrive(Request(index, time_s, prompt, output))
+            request = Request(index, time_s, prompt, output)
+            if prefix:
+                request.prefix = prefix
+            cluster.arrive(request)
 
         cluster.clock.at(time_s, arrive, None, ARRIVAL)
         return index
@@ -44,8 +48,11 @@ class ClosedLoop(_Answering):
     """`users` people, each with `turns` requests: the next comes a think time after the last token.
 
     With `history` every turn's prompt holds all earlier turns (multi-turn chat). Think times are exponential with mean
-    `think_s`; prompt and output lengths are lists that users take in turn.
+    `think_s`; prompt and output lengths are lists that users take in turn. With `block_tokens` > 0 the whole blocks of
+    a talk so far are named, so that prefix caches know them again.
     """
+
+    block_tokens = 0
 
     def __init__(
         self, users: int, turns: int, think_s: float, prompt: Sequence[int], output: Sequence[int], *,
@@ -69,7 +76,9 @@ class ClosedLoop(_Answering):
         prompt = int(self.prompt[row % len(self.prompt)]) + (past if self.history else 0)
         output = int(self.output[row % len(self.output)])
         wait = float(self.think_s[user, turn]) if self.think_s is not None else 0.0
-        index = self.send(self._cluster, now_s + wait, prompt, output)
+        blocks = prompt // self.block_tokens if self.block_tokens else 0
+        prefix = tuple((user << _USER_BITS) + block for block in range(blocks))
+        index = self.send(self._cluster, now_s + wait, prompt, output, prefix)
         self._who[index] = (user, turn, prompt + output)
 
     def finished(self, request: Request, now_s: float) -> None:

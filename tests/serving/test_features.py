@@ -192,7 +192,7 @@ def test_options_given_win_over_the_file(tmp_path: Path) -> None:
         ({"partition": "share=0.5", "replicas": 2}, "splits one replica"),
         ({"decode_hw": "h100-sxm"}, "prefill pool"),
         ({"kv_transfer": "magic", "prefill_pool": 1, "replicas": 2}, "layerwise"),
-        ({"queue_limit": 0}, "at least 1"),
+        ({"queue_limit": 0}, "from 1"),
         ({"migration": "gap=-1", "replicas": 2}, "too small"),
         ({"autoscale": "most=0"}, "too small"),
         ({"partition": "share=0.5", "pp": 2}, "pipeline stages"),
