@@ -9,6 +9,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from hwsim import content
 from hwsim.api.whatif import vary
 from hwsim.cost.peaks import native_16bit
@@ -187,7 +189,11 @@ def _scenario(
     if "mapper" in given:
         content.resolve(str(given["mapper"]), "mapper")
     length = prompt if prompt is not None else model.model.fixed_tokens or 512
-    return Scenario(batch=batch, prompt_tokens=length, output_tokens=output, **given)
+    sizes = {"batch": batch, "prompt_tokens": length, "output_tokens": output}
+    arrays: dict[str, Any] = {
+        name: np.asarray(size) if isinstance(size, list | tuple) else size for name, size in sizes.items()
+    }
+    return Scenario(**arrays, **given)
 
 
 def describe(model: LoadedModel) -> dict[str, Any]:

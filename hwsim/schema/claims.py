@@ -19,6 +19,7 @@ from hwsim.schema.reader import read
 
 FOLDER = "workloads/scenarios/claims"
 Words = list[str]
+Values = Annotated[list[Any], Field(min_length=1)]
 Number = Annotated[float, Field(strict=False)]
 Range = Annotated[list[Number], Field(min_length=2, max_length=2)]
 
@@ -42,8 +43,8 @@ class Rule(Strict):
     # public function that answers this side [evaluate]
     run: Literal["", "evaluate", "simulate", "timeline", "pair", "speculate"] = ""
     use: str = ""  # metric of the estimate that the claim's metric means here
-    grid: dict[str, list[Any]] = {}  # settings: the best counts ("up to"); of a published range both ends
-    free: dict[str, list[Any]] = {}  # unpublished parameters: the claim must lie in the band over them
+    grid: dict[str, Values] = {}  # settings: the best counts ("up to"); of a published range both ends
+    free: dict[str, Values] = {}  # unpublished parameters: the claim must lie in the band over them
     source: str = ""
 
 
@@ -104,6 +105,14 @@ def load_system(name: str) -> ClaimsFile:
     if name not in known:
         raise unknown_name("system with claims", name, known, fix="`hwsim reproduce` lists the systems")
     return validate(ClaimsFile, read(known[name]))
+
+
+def own_rules(path: Path) -> ClaimsFile | None:
+    """The file itself where it is a `hwsim/claims@1` with rules of its own, else None. Raises InputError."""
+    document = read(path)
+    if not (isinstance(document.data, dict) and document.data.get("rules")):
+        return None
+    return validate(ClaimsFile, document)
 
 
 def load_claims(path: Path) -> list[Claim]:

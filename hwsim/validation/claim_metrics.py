@@ -33,10 +33,10 @@ def si(value: float, unit: str) -> float:
 
 
 def metric(document: Document, name: str) -> float:
-    """A metric of a document. Raises InputError where the estimate has none of that name."""
+    """A metric of a document. Raises UnknownNameError where the estimate has none of that name."""
     found = document["metrics"].get(name)
     if found is None:
-        raise InputError(f"the estimate has no {name}", fix="add a rule or a metric name to the claims file")
+        raise unknown_name("metric of the estimate", name, document["metrics"])
     return float(found["value"])
 
 

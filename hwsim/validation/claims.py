@@ -69,7 +69,8 @@ def select(systems: Sequence[str], path: Path | None = None) -> tuple[list[Claim
     wanted = {schema.slug(name) for name in systems}
     claims = [c for c in schema.load_claims(path) if not wanted or schema.slug(c.system) in wanted]
     names = dict.fromkeys(schema.slug(c.system) for c in claims)
-    return claims, {name: schema.load_system(name) for name in names if name in known}
+    rules, own = {name: schema.load_system(name) for name in names if name in known}, schema.own_rules(path)
+    return claims, rules if own is None else {**rules, schema.slug(own.system): own}
 
 
 def _row(claim: Claim, file: ClaimsFile | None, asker: _Asker) -> dict[str, Any]:
@@ -100,7 +101,8 @@ def _row(claim: Claim, file: ClaimsFile | None, asker: _Asker) -> dict[str, Any]
     except LawViolation:
         raise
     except HwsimError as error:
-        return {**row, "verdict": "unmapped" if error.exit_code == 2 else "fail", "reason": error.what}
+        hint = f"; {error.fix}" if error.fix.startswith("did you mean") else ""
+        return {**row, "verdict": "unmapped" if error.exit_code == 2 else "fail", "reason": error.what + hint}
     return {**row, **judged(claim, values)}
 
 

@@ -8,6 +8,7 @@ special to a system stands in the rules of its claims file, never here.
 from __future__ import annotations
 
 import itertools
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from hwsim.schema.claims import Claim, ClaimsFile, Rule
 
 _RANGE: Final = re.compile(r"\s*<?\s*(\d+)\s*(?:-|to)\s*(\d+)\s*\Z")
 _PRECISIONS: Final = {"fp16": "fp16", "bf16": "bf16", "w8a8": "w8a8", "int8": "w8a8", "fp8": "fp8", "int4": "int4"}
+MOST_SETTINGS: Final = 10_000  # of a grid: each is an estimate of some milliseconds
 SIZES: Final = {"pd_ratio", "prompt_len", "gen_len"}  # settings that are words of a setup, not options
 
 
@@ -135,6 +137,9 @@ def _taken(text: str, setup: Mapping[str, Any]) -> Any:
 def _axes(axes: Sequence[Mapping[str, list[Any]]]) -> list[dict[str, Any]]:
     """All combinations of the named values; ``a+b`` names two whose values come in pairs."""
     merged = {name: values for part in axes for name, values in part.items()}
+    settings = math.prod(len(values) for values in merged.values())
+    if settings > MOST_SETTINGS:
+        raise InputError(f"a grid of {settings:g} settings, more than {MOST_SETTINGS}", where=", ".join(merged))
     return [
         {
             part: item
