@@ -50,6 +50,7 @@ class Flowing:
     _stale: int
     _evicted: bool
     _budget: int
+    _told: bool
 
     def _begin(self, chunks: list[tuple[Request, int]], decoding: bool, now_s: float) -> None:
         raise NotImplementedError
@@ -185,7 +186,7 @@ class Flowing:
         request.processed = done
         self.iterations += rounds
         self.busy_s += now_s - begin_s
-        if asked_s > first_s:
+        if self._told and asked_s > first_s:
             self.policy.went_on(asked_s, queued)
         return now_s
 

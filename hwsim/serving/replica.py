@@ -81,6 +81,7 @@ class Replica(Visible, Movable, Flowing):
         self._version = self._count = self._stale = 0
         self._patient = isinstance(policy, Patient)
         self._budget = policy.chunk if isinstance(policy, Budgeted) else 0
+        self._told = isinstance(policy, Budgeted) and type(policy).went_on is not Budgeted.went_on
         self._asks = not self._patient or bool(getattr(policy, "ahead", 0))
         self._busy = self._decoding = self._evicted = False
         self._chunks: list[tuple[Request, int]] = []
