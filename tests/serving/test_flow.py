@@ -10,10 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hwsim.frontends.formats import Formats
+from hwsim.serving.arrivals import generate
 from hwsim.serving.engine_time import TabulatedTime, from_engine
 from hwsim.serving.iteration_time import ClosedFormTime, ScaledTime
 from hwsim.serving.record import Occupancy
 from hwsim.serving.resolve import resolve
+from hwsim.serving.traces import Trace
 from tests.serving.helpers import TIME, replica, run, trace_of
 
 ROWS = st.lists(st.tuples(st.integers(0, 3000), st.integers(1, 3000), st.integers(1, 200)), min_size=1, max_size=30)
@@ -34,19 +36,29 @@ def on_the_clock(cluster: Any) -> None:
 def test_loops_without_events_equal_the_clock_to_the_last_bit(
     rows: list[tuple[int, int, int]], policy: str, blocks: int, replicas: tuple[int, str]
 ) -> None:
-    trace = trace_of([(t / 1000, p, o) for t, p, o in rows])
+    compare(trace_of([(t / 1000, p, o) for t, p, o in rows]), policy, blocks, *replicas)
+
+
+@pytest.mark.parametrize("replicas", [(1, "round_robin"), (2, "least_outstanding")])
+@pytest.mark.parametrize("policy", ["vllm", "sarathi", "orca", "vllm_v1"])
+def test_the_same_under_load_with_prompts_of_many_chunks(policy: str, replicas: tuple[int, str]) -> None:
+    trace = generate(6.0, 150, seed=4, prompt=("uniform", 1000.0), output=("uniform", 60.0))
+    compare(trace, policy, 2000, *replicas)
+
+
+def compare(trace: Trace, policy: str, blocks: int, count: int, router: str) -> None:
+    """One loop against one event a run of iterations."""
     options = {"cap": 8} | ({"chunk": 128} if policy in ("sarathi", "vllm_v1") else {})
     size = 1 if policy == "lightllm" else 16
     reserve = 3200 if policy == "orca" else 0
     spec = replica(policy, kv_blocks=blocks * 16 // size, block_tokens=size, options=options, reserve_tokens=reserve)
-    count, router = replicas
     fast = run(trace, spec, count, router)
     slow = run(trace, spec, count, router, prepare=on_the_clock)
     for name in ("scheduled_s", "first_s", "end_s", "restarts", "replica"):
         assert np.array_equal(fast.column(name), slow.column(name), equal_nan=True), name
     assert [e.iterations for e in fast.cluster.everyone] == [e.iterations for e in slow.cluster.everyone]
     (gaps, weights), (expected, counts) = (r.cluster.record.gaps.weighted() for r in (fast, slow))
-    assert weights.sum() == counts.sum() == sum(o - 1 for _, _, o in rows)
+    assert weights.sum() == counts.sum() == sum(o - 1 for o in trace.output)
     assert (gaps * weights).sum() == pytest.approx((expected * counts).sum(), rel=1e-9)
 
 
