@@ -38,36 +38,44 @@ class MemoryBudget:
         return self.weights_bytes + cache + self.activations_bytes
 
 
+@dataclass(frozen=True, slots=True)
+class PerSequence:
+    """What one sequence takes: cache bytes, and bytes and tokens of one step."""
+
+    kv_bytes: Num
+    step_bytes: Num
+    step_tokens: Num = 1
+
+
 def budget(
     capacity_bytes: Num,
     weights_bytes: Num,
-    kv_bytes_per_sequence: Num,
-    step_bytes_per_sequence: Num,
+    sequence: PerSequence,
     batch: Num,
     *,
-    step_tokens_per_sequence: Num = 1,
     fraction: float = DEFAULT_MEMORY_FRACTION,
     cache_room: Num | None = None,
 ) -> MemoryBudget:
     """Budget of `batch` sequences; linear in the batch, so the largest batch is a division.
 
-    `cache_room`: bytes for caches on other devices; they then take no room here.
+    `fraction`: share of the capacity that may be used. `cache_room`: bytes for caches on other devices; they then take
+    no room here.
     """
     usable = capacity_bytes * fraction
     # sequences whose tokens share one step: the rest waits its turn and needs no activation memory
-    together = MAX_STEP_TOKENS / np.maximum(step_tokens_per_sequence, 1)
-    activations = step_bytes_per_sequence * np.minimum(batch, together)
-    kv_cache = kv_bytes_per_sequence * batch
-    here = kv_bytes_per_sequence if cache_room is None else 0
+    together = MAX_STEP_TOKENS / np.maximum(sequence.step_tokens, 1)
+    activations = sequence.step_bytes * np.minimum(batch, together)
+    kv_cache = sequence.kv_bytes * batch
+    here = sequence.kv_bytes if cache_room is None else 0
     needed = weights_bytes + here * batch + activations
     free = usable - weights_bytes
-    small = np.floor(free / np.maximum(here + step_bytes_per_sequence, 1))
-    large = np.floor((free - step_bytes_per_sequence * together) / np.maximum(here, 1))
+    small = np.floor(free / np.maximum(here + sequence.step_bytes, 1))
+    large = np.floor((free - sequence.step_bytes * together) / np.maximum(here, 1))
     alone = (together >= 1) & (small <= together)  # all sequences of the largest batch share one step
     most = np.clip(np.where(alone, small, large), 0, 10**9)
     fits = needed <= usable
     if cache_room is not None:
-        most = np.minimum(most, np.floor(cache_room / np.maximum(kv_bytes_per_sequence, 1)))
+        most = np.minimum(most, np.floor(cache_room / np.maximum(sequence.kv_bytes, 1)))
         fits = fits & (kv_cache <= cache_room)
     return MemoryBudget(
         capacity_bytes,

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from hwsim.cost.memory import MemoryBudget, budget
+from hwsim.cost.memory import MemoryBudget, PerSequence, budget
 from hwsim.cost.registry import cache_room, weights_held
 from hwsim.errors import InfeasibleError
 from hwsim.ir.mapped import MappedGraph
@@ -43,10 +43,8 @@ def device_budget(
     return budget(
         platform.device.main_memory.size_bytes,
         weights.item() if isinstance(weights, np.generic) else weights,
-        kv,
-        _activations(first) / first.batch,
+        PerSequence(kv, _activations(first) / first.batch, scenario.prompt_tokens),
         scenario.batch_of_replica,
-        step_tokens_per_sequence=scenario.prompt_tokens,
         fraction=scenario.memory_fraction,
         cache_room=cache_room(platform.device, scenario.tp),
     )

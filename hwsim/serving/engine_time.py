@@ -29,6 +29,7 @@ _ATTENTION: Final = ("attention_prefill", "attention_decode")
 _TINY_S: Final = 1e-9
 ROW_TILE: Final = 64  # rows of the smallest tile of tensor-core GEMMs: their time steps just after its multiples
 WAVES: Final = 1024  # rows up to which half row tiles are knots too
+MOST_STEPPED: Final = 65536  # rows up to which knots lie on both sides of every step
 WANTED: Final = 0.02  # interpolation error above which the knots are set twice as close
 KEPT: Final = 4096  # rows kept of each table
 Lines = dict[int, tuple[float, ...]]
@@ -172,37 +173,40 @@ class EngineTime:
     decode_power_w: float
 
 
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """How far the tables go: sequences and tokens of an iteration, and tokens of a context."""
+
+    max_batch: int = 256
+    max_tokens: int = 16384
+    max_context: int = 131072
+
+
 def from_engine(
-    model: Model,
-    platform: Platform,
-    scenario: Scenario,
-    formats: Any,
-    *,
-    max_batch: int = 256,
-    max_tokens: int = 16384,
-    max_context: int = 131072,
-    prompt_experts: float = 1.0,
+    model: Model, platform: Platform, scenario: Scenario, formats: Any, *, prompt_experts: float = 1.0, **reach: int
 ) -> EngineTime:
-    """Build the tables. Raises InputError for limits below 2; the engine's own errors pass through."""
-    if min(max_batch, max_tokens, max_context) < 2:
+    """Build the tables; `reach` are fields of `Reach`, `prompt_experts` is of `Pricer`.
+
+    Raises InputError for limits below 2; the engine's own errors pass through.
+    """
+    limits = Reach(**reach)
+    if min(limits.max_batch, limits.max_tokens, limits.max_context) < 2:
         raise InputError("tables need a batch, tokens and context of at least 2")
     pricer = Pricer(model, platform, scenario, formats, prompt_experts)
     for density in (1, 2):
-        time, power = _tables(pricer, max_batch, max_tokens, max_context, density)
+        time, power = _tables(pricer, limits, density)
         errors = _errors(pricer, time)
         if errors.max() <= WANTED:
             break
     return EngineTime(time, float(np.median(errors)), float(errors.max()), len(errors), power)
 
 
-def _tables(
-    pricer: Pricer, max_batch: int, max_tokens: int, max_context: int, density: int
-) -> tuple[TabulatedTime, float]:
+def _tables(pricer: Pricer, reach: Reach, density: int) -> tuple[TabulatedTime, float]:
     """The tables with knots as close as `density` says, and the dynamic power of decoding in watts."""
-    batches = _row_knots(max_batch, dense_to=64 * density)
-    contexts = _knots(1, max_context, dense_to=0, octave=OCTAVE * density)
-    tokens = _row_knots(max_tokens, dense_to=64)
-    chunks, pasts = _chunk_knots(max_tokens), np.concatenate([[0], _knots(16, max_context, dense_to=0)])
+    batches = _row_knots(reach.max_batch, dense_to=64 * density)
+    contexts = _knots(1, reach.max_context, dense_to=0, octave=OCTAVE * density)
+    tokens = _row_knots(reach.max_tokens, dense_to=64)
+    chunks, pasts = _chunk_knots(reach.max_tokens), np.concatenate([[0], _knots(16, reach.max_context, dense_to=0)])
     attention, rest, energy, overhead = pricer.split_s("decode", batches[:, None], 1, contexts[None, :] - 1)
     shape = (len(batches), len(contexts))
     decode_attention = np.broadcast_to(attention, shape)
@@ -256,9 +260,14 @@ def _knots(low: int, high: int, *, dense_to: int, octave: int = OCTAVE) -> Array
 def _row_knots(high: int, dense_to: int) -> Array:
     """Knots for rows of GEMMs: all up to `dense_to`, then both sides of the multiples of 64, where tiles step.
 
-    Up to `WAVES` rows also the multiples of 32: there the number of waves changes fast.
+    Up to `WAVES` rows also the multiples of 32: there the number of waves changes fast. Beyond `MOST_STEPPED` a step is
+    less than a thousandth of the time.
     """
-    edges = np.concatenate([np.arange(ROW_TILE // 2, WAVES, ROW_TILE // 2), np.arange(ROW_TILE, high, ROW_TILE)])
+    edges = np.concatenate(
+        [np.arange(ROW_TILE // 2, WAVES, ROW_TILE // 2), np.arange(ROW_TILE, min(high, MOST_STEPPED), ROW_TILE)]
+    )
+    if high > MOST_STEPPED:
+        edges = np.concatenate([edges, _knots(MOST_STEPPED, high, dense_to=0) // ROW_TILE * ROW_TILE])
     knots = np.concatenate([np.arange(1, dense_to + 1), edges, edges + 1])
     return np.unique(np.append(knots[knots <= high], high))
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hwsim.cost import collectives, energy, money
-from hwsim.cost.memory import budget
+from hwsim.cost.memory import PerSequence, budget
 from hwsim.cost.peaks import compute_path, native_16bit
 from hwsim.cost.registry import FAMILIES, cost_function
 from hwsim.errors import InfeasibleError, UnknownNameError
@@ -157,10 +157,12 @@ def test_bill_of_rented_and_of_bought_hardware() -> None:
 def test_the_largest_batch_fits_and_the_next_does_not(
     capacity: float, weights: float, cache: float, step: float, tokens: int
 ) -> None:
-    def fits(batch: float) -> bool:
-        return bool(budget(capacity, weights, cache, step, batch, step_tokens_per_sequence=tokens).fits)
+    one = PerSequence(cache, step, tokens)
 
-    most = budget(capacity, weights, cache, step, 1, step_tokens_per_sequence=tokens).max_batch
+    def fits(batch: float) -> bool:
+        return bool(budget(capacity, weights, one, batch).fits)
+
+    most = budget(capacity, weights, one, 1).max_batch
     if most and most < 10**8 and cache > 1:
         assert fits(most * (1 - 1e-12)) and not fits((most + 1) * (1 + 1e-12) + 1e-6)
     if most == 0:

@@ -82,6 +82,49 @@ def test_mappers_use_only_the_public_names_of_mapping(path: Path) -> None:
     assert imports(path) <= {"mapping"}, f"{path.name} imports {sorted(imports(path))}"
 
 
+# Keyword-only options of a public question
+MORE_PARAMETERS = {"place_model": 9}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_files_functions_and_parameter_lists_are_short(path: Path) -> None:
+    """At most 400 lines a file, 60 a function, 7 parameters."""
+    text = path.read_text(encoding="utf-8")
+    assert text.count("\n") <= 400
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef):
+            names = [a.arg for a in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)]
+            count = len([name for name in names if name not in ("self", "cls")])
+            assert (node.end_lineno or 0) - node.lineno < 60, f"{node.name} is long"
+            assert count <= MORE_PARAMETERS.get(node.name, 7), f"{node.name} takes {count}"
+
+
+def test_modules_import_each_other_in_no_circle() -> None:
+    """Imports inside functions and for type checkers count too."""
+    names = {".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for path in FILES}
+    needs: dict[str, set[str]] = {}
+    for path in FILES:
+        here = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        found: set[str] = set()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and node.module:
+                inner = {f"{node.module}.{alias.name}" for alias in node.names}
+                found |= (inner & names) or ({node.module} & names)
+        needs[here] = set() if path.name == "__init__.py" else found - {here}
+    while free := {name for name, used in needs.items() if not used & needs.keys()}:
+        needs = {name: used for name, used in needs.items() if name not in free}
+    assert not needs, f"circles among {sorted(needs)}"
+
+
+def test_the_extras_that_messages_name_exist() -> None:
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    for path in FILES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "MissingExtraError":
+                extra = node.args[1]
+                assert isinstance(extra, ast.Constant) and f"\n{extra.value} = [" in text, path
+
+
 def test_ir_knows_neither_pydantic_nor_files() -> None:
     for path in (PACKAGE / "ir").glob("*.py"):
         text = path.read_text(encoding="utf-8")

@@ -157,8 +157,9 @@ def moe_time(c: Columns, f: Facts, kernel_class: str, p: Mapping[str, Any]) -> K
     rows = row_tiles(load, tiles[:, 0])
     weights = x.matrices * x.hidden * x.inter * x.weight_bytes * load.active
     cached = np.zeros_like(weights) if protocol == "engine" else resident(weights, f.l2_bytes, p["cache_share"])
-    first = _grouped(x, rows, tiles, ((x.matrices - 1.0) * x.inter, x.hidden), load, cached, f, dtype, p)
-    second = _grouped(x, rows, tiles, (x.hidden, x.inter), load, cached, f, dtype, p)
+    groups = _Groups(x, load, tiles, rows, cached)
+    first = _grouped(groups, ((x.matrices - 1.0) * x.inter, x.hidden), f, dtype, p)
+    second = _grouped(groups, (x.hidden, x.inter), f, dtype, p)
     both = [a + b for a, b in zip(first, second, strict=True)]
     default = protocol == "triton" and tiles is TRITON
     pick = (x.tokens > x.experts).astype(int) if default else np.argmin(both[0], -1)
@@ -173,11 +174,23 @@ def moe_time(c: Columns, f: Facts, kernel_class: str, p: Mapping[str, Any]) -> K
     return KernelTime(launch + gemm + passes, parts)
 
 
+@dataclass(frozen=True, slots=True)
+class _Groups:
+    """A layer's rows over its experts, cut into the row tiles of each candidate; `cached`: share of weights in L2."""
+
+    layer: Layer
+    load: Load
+    tiles: Array
+    rows: Array
+    cached: Array
+
+
 def _grouped(
-    x: Layer, rows: Array, tiles: Array, shape: tuple[Array, Array], load: Load, cached: Array, f: Facts,
-    dtype: str, p: Mapping[str, Any],
-) -> tuple[Array, Array, Array]:  # fmt: skip
+    groups: _Groups, shape: tuple[Array, Array], f: Facts, dtype: str, p: Mapping[str, Any]
+) -> tuple[Array, Array, Array]:
     """Time, compute and DRAM seconds (rows, candidates) of one grouped GEMM with weights `shape` = (n, k)."""
+    x, load, tiles, rows = groups.layer, groups.load, groups.tiles, groups.rows
+    cached = last_axis(groups.cached)
     n, k = (last_axis(v) for v in shape)
     height, width = tiles[:, 0], tiles[:, 1]
     sms, clock = np.asarray(f.sms), np.asarray(f.clock_hz)
@@ -192,7 +205,7 @@ def _grouped(
     compute = np.where(wave > 1.0, hard, 1.0) * (p["tile_us"] * 1e-6 + k * mma * unpack) + feed
     rate = f.dram_bytes_per_s * p["hbm_eff"] * np.minimum(1.0, wave * width / WIDE / p["fill_waves"])
     bytes_moved = last_axis(load.active) * n * k * x.weight_bytes
-    hbm = bytes_moved * ((1.0 - last_axis(cached)) / rate + last_axis(cached) / l2)
+    hbm = bytes_moved * ((1.0 - cached) / rate + cached / l2)
     return smooth_max(compute, hbm, p["overlap"]), np.asarray(compute), np.asarray(hbm)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
-from hwsim.errors import MissingExtraError
+from hwsim.errors import InputError, MissingExtraError
 from hwsim.validation.measure.timing import BATCHES, Sample, copies, summarize
 
 BACKEND = "torch-engine"  # graph launch, weights rotated past L2: what a serving engine sees
@@ -22,13 +22,16 @@ MESSAGES = tuple(2**i for i in range(10, 29, 2))
 
 
 def torch_module() -> Any:
-    """PyTorch with a usable CUDA device. Raises MissingExtraError."""
+    """PyTorch with a usable CUDA device. Raises MissingExtraError, InputError."""
     try:
         import torch
     except ImportError:
         raise MissingExtraError("torch", "cuda", "measuring a CUDA device") from None
     if not torch.cuda.is_available():
-        raise MissingExtraError("torch with CUDA", "cuda", "measuring a CUDA device (none is visible)")
+        raise InputError(
+            "PyTorch sees no CUDA device", where="--target cuda", seen=f"torch {torch.__version__}",
+            fix="run on a machine with a GPU and a CUDA build of PyTorch, or --target cpu",
+        )  # fmt: skip
     return torch
 
 
