@@ -6,6 +6,7 @@ imports are inside. Results go to stdout, everything else to stderr; see `hwsim.
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import sys
@@ -38,6 +39,9 @@ VERBS: Final[dict[str, tuple[str, str]]] = {
     "import": ("import_", "Turn a Hugging Face config.json into a workload file."),
     "doctor": ("doctor", "Environment, solvers, optional packages, content."),
 }
+
+
+_INTERRUPTED: Final = 130
 
 
 class LazyGroup(TyperGroup):
@@ -120,7 +124,18 @@ def _root(
 
 def main() -> None:
     """Console entry point: runs a verb and turns every failure into a message and an exit code."""
+    _usable_streams()
     sys.exit(run(sys.argv[1:]))
+
+
+def _usable_streams() -> None:
+    """Streams that were closed swallow what is written; characters that a terminal cannot show become `?`."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+        elif hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
 
 
 def run(arguments: list[str]) -> int:
@@ -130,8 +145,16 @@ def run(arguments: list[str]) -> int:
         sys.stdout.flush()
         return code
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         return 0
+    except OSError as error:  # a full disk behind stdout
+        _drop_output()
+        return _report(f"error: cannot write the result\n  where: stdout\n  value: {error.strerror or error}", 2)
+
+
+def _drop_output() -> None:
+    """Let the interpreter flush what is left into nothing when it ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _run(arguments: list[str]) -> int:
@@ -144,15 +167,21 @@ def _run(arguments: list[str]) -> int:
             raise
         return _report(f"error: {error.render()}", error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
-        return _report("interrupted", 130)
+        return _report("interrupted", _INTERRUPTED)
     except BrokenPipeError:
         raise
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
+            raise
+        return _unexpected(error)
     except MemoryError as error:
         return _report(
             f"error: this needs more memory than there is\n  value: {error}\n  fix:   ask for less at once", 3
         )
     except Exception as error:
         return _unexpected(error)
+    if result == _INTERRUPTED:  # the parser turns Ctrl-C into this exit code itself
+        return _report("interrupted", _INTERRUPTED)
     return result if isinstance(result, int) else 0
 
 
