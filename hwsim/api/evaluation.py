@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -28,7 +28,9 @@ from hwsim.schema.loader import LoadedHardware, load_hardware, price_of
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-ENGINES = ("analytic", "des")
+ENGINES: Final = ("analytic", "des")
+SIZES: Final = ("batch", "prompt_tokens", "output_tokens")
+OPTIONS: Final = tuple(f.name for f in fields(Scenario) if f.name not in SIZES)
 
 
 @dataclass(frozen=True)
@@ -147,6 +149,7 @@ def prepare(
 
 
 def platform_of(hardware: str | Device | Platform) -> tuple[Platform, tuple[Path, ...]]:
+    """The platform that is meant, and the files that say so. Raises UnknownNameError, InputError."""
     from hwsim.schema.loader import single
 
     if isinstance(hardware, Platform):
@@ -160,26 +163,9 @@ def platform_of(hardware: str | Device | Platform) -> tuple[Platform, tuple[Path
 def _scenario(
     model: LoadedModel, platform: Platform, batch: Num, prompt: Num | None, output: Num, options: Mapping[str, Any]
 ) -> Scenario:
-    known = (
-        "weights",
-        "activations",
-        "kv_cache",
-        "tp",
-        "pp",
-        "ep",
-        "dp",
-        "sp",
-        "efficiency",
-        "engine",
-        "mapper",
-        "price",
-        "memory_fraction",
-        "map_objective",
-        "map_budget_s",
-    )
     for name in options:
-        if name not in known:
-            raise unknown_name("option", name, known)
+        if name not in OPTIONS:
+            raise unknown_name("option", name, OPTIONS)
     given = {name: value for name, value in options.items() if value is not None}
     for name, value in platform.device.extra.get("native", {}).items():
         given.setdefault(name, value)  # devices without a 16-bit matrix path say what they take
@@ -212,7 +198,8 @@ def describe(model: LoadedModel) -> dict[str, Any]:
 def compare(workload: str, hardware: Sequence[str], **scenario: Any) -> dict[str, Any]:
     """The same scenario on several machines: a `hwsim/comparison@1` document.
 
-    A machine that cannot hold or map the workload appears with the reason instead of metrics.
+    A machine that cannot hold or map the workload appears with the reason instead of metrics. Raises InputError for
+    fewer than two machines, and as `evaluate`.
     """
     from hwsim.errors import InfeasibleError
 

@@ -15,6 +15,7 @@ from hwsim.mapping.tiling.limits import capacity, does_not_fit, masks_of
 
 
 def add_capacities(tp: TilingProgram) -> None:
+    """Tie the paths to the room of every finite memory. Raises InfeasibleError where nothing fits."""
     done = set()
     for level, item in enumerate(tp.machine.levels[:-1]):
         if item.memory in done or math.isinf(item.words):

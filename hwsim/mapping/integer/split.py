@@ -33,7 +33,7 @@ class _Row:
 
 
 def add_split_capacity(tp: TilingProgram, halves: list[int]) -> None:
-    """Tie the paths to one largest filling of the split memory (near half, far half)."""
+    """Tie the paths to one largest filling of the split memory (near half, far half). Raises InfeasibleError."""
     near, far = halves
     rows = _fillings(tp, near)
     if not rows:

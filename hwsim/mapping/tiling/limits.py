@@ -61,7 +61,10 @@ def masks_of(machine: Machine, level: int) -> list[tuple[bool, bool, bool]]:
 
 
 def largest_tiles(machine: Machine, gemm: Gemm, level: int) -> tuple[int, int, int]:
-    """Per dimension the largest extent that fits when the other two are 1 and only forced tensors are held."""
+    """Per dimension the largest extent that fits when the other two are 1 and only forced tensors are held.
+
+    Raises InfeasibleError where not even single elements fit.
+    """
     item, room = machine.levels[level], capacity(machine, level)
     if math.isinf(room):
         return (2 * gemm.m + 64, 2 * gemm.n + 64, 2 * gemm.k + 64)
@@ -77,6 +80,7 @@ def largest_tiles(machine: Machine, gemm: Gemm, level: int) -> tuple[int, int, i
 
 
 def does_not_fit(machine: Machine, level: int, forced: list[int]) -> InfeasibleError:
+    """The refusal of a level that cannot hold one element of each tensor that it must, with the words missing."""
     item = machine.levels[level]
     need = sum(machine.widths[v] for v in forced) * (2 if item.double_buffer else 1)
     names = ", ".join(TENSORS[v] for v in forced)
