@@ -82,8 +82,11 @@ def engine_replica(model: Any, platform: Platform, scenario: Scenario, formats: 
     asked = EngineOptions(**options)
     arguments = asked.arguments(platform)
     slower = PROMPT_EXPERTS.get(asked.policy, 1.0)
-    tables = from_engine(model, platform, scenario, formats, prompt_experts=slower, **_table_range(asked, arguments))
     blocks, kv_bytes, notes = kv_blocks_of(model, platform, scenario, formats, asked.block_tokens)
+    held = (asked.kv_blocks or blocks) * asked.block_tokens
+    tables = from_engine(
+        model, platform, scenario, formats, prompt_experts=slower, **_table_range(asked, arguments, held)
+    )
     busy_w, idle_w, usd_per_s = _running_costs(platform, scenario, tables)
     per_token = asked.policy == "lightllm"
     replica = ReplicaSpec(
@@ -107,9 +110,11 @@ def engine_replica(model: Any, platform: Platform, scenario: Scenario, formats: 
     return Engine(replica, tables, notes, kv_bytes, *_link(platform))
 
 
-def _table_range(asked: EngineOptions, arguments: Mapping[str, int]) -> dict[str, int]:
-    longest = max(asked.longest, _REFERENCE_TOKENS)
-    tokens = max(arguments.get("max_tokens", 0), arguments.get("chunk", 0) * 2, longest, 8192)
+def _table_range(asked: EngineOptions, arguments: Mapping[str, int], held: int) -> dict[str, int]:
+    """Tables reach as far as iterations do; requests larger than the cache of `held` tokens never run."""
+    longest = min(max(asked.longest, _REFERENCE_TOKENS), max(held, _REFERENCE_TOKENS))
+    most = min(max(arguments.get("max_tokens", 0), arguments.get("chunk", 0) * 2), max(held, 8192))
+    tokens = max(most, longest, 8192)
     return {"max_batch": max(2, arguments.get("cap", 256)), "max_tokens": tokens, "max_context": longest}
 
 
