@@ -272,11 +272,14 @@ class LightLLM:
 
     The forecast sorts requests by remaining tokens: the peak of ``remaining x rank + cumulated run length`` must
     stay below the pool (ModelTC/lightllm router). Use with blocks of one token.
+    A new request counts with its prompt and `counted` tokens run, and all of its output but `spared` to come.
     """
 
     cap: int = 256
     max_tokens: int = 4096
     patience: int = 10
+    counted: int = 1
+    spared: int = 2
     waited: int = 0
     by_arrival: bool = False
 
@@ -301,7 +304,7 @@ class LightLLM:
             head = replica.waiting[0]
             if (chunks and total + head.prefill > self.max_tokens) or replica.kv.holders >= self.cap:
                 break
-            forecast.append((head.prefill + 1, max(0, head.total - head.prefill - 2)))
+            forecast.append((head.prefill + self.counted, max(0, head.total - head.prefill - self.spared)))
             if peak_tokens(forecast) >= replica.kv.total:
                 break
             total += head.prefill

@@ -189,7 +189,8 @@ class Server:
             tokens = sum(n for _, n in out) + job.prefill
             if tokens > self.rule["max_tokens_in_batch"] or len(self.blocks) == self.rule["batch_size_cap"]:
                 break
-            held.append((job.prefill + 1, job.decode - 2))
+            counted, spared = self.rule.get("forecast", (1, 2))
+            held.append((job.prefill + counted, job.decode - spared))
             held.sort(key=lambda item: -item[1])
             peak, run = 0, 0
             for rank, (here, left) in enumerate(held, start=1):

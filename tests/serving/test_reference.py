@@ -125,6 +125,15 @@ def test_a_folder_of_variants_agrees_to_a_microsecond(tmp_path: Path, capsys: py
     assert all(stated[name]["restarts"] > 0 for name in ("sarathi2048_lowmem", "vllm_pp4_lowmem", "vllm_hot_lowmem"))
 
 
+@pytest.mark.parametrize("forecast", [(1, 2), (0, 1), (1, 1)])
+def test_readings_of_the_forecast_are_told_apart(tmp_path: Path, forecast: tuple[int, int]) -> None:
+    """In little memory the readings give other schedules; the one that the case was made with is found."""
+    case = case_of("lightllm", blocks=260, time_scale_factor=0.25, scheduler={"forecast": forecast})
+    (score,) = validate_serving(folder_of(tmp_path, [case]))["cases"]
+    assert score["passed"]
+    assert (score["convention"] == "") == (forecast == (1, 2))
+
+
 def test_a_case_that_another_scheduler_made_is_a_miss(tmp_path: Path) -> None:
     folder = folder_of(tmp_path, VARIANTS[2:3])
     document = json.loads((folder / "cases.json").read_text())
