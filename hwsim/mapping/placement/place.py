@@ -9,15 +9,15 @@ from typing import Final
 import numpy as np
 
 from hwsim.errors import InfeasibleError, SolverError
-from hwsim.ir.mapped import SolverReport
 from hwsim.mapping.backends import version_of
 from hwsim.mapping.blocks.epsilon import Point, least_product
 from hwsim.mapping.placement.answer import SOLVER, Placement, closed, judged, known_objective, proved, run
 from hwsim.mapping.placement.arrange import arrange
+from hwsim.mapping.placement.baselines import greedy
 from hwsim.mapping.placement.graph import build
 from hwsim.mapping.placement.paths.solve import PathAnswer, applies, solve_by_paths
 from hwsim.mapping.placement.polish import can_polish, polish
-from hwsim.mapping.placement.problem import GraphProblem, cost_of
+from hwsim.mapping.placement.problem import GraphProblem, cost_of, violations
 from hwsim.mapping.placement.unroll import folded_choice, unrolled_problem
 from hwsim.mapping.solve import SolverName
 from hwsim.units import gib
@@ -26,7 +26,6 @@ REFINED_ABOVE: Final = 3e-4  # gap that nesting folded layers may leave before t
 REFINING_S: Final = 2.0  # most seconds for that
 MOST_UNROLLED: Final = 1000  # operators
 PATHS_S: Final = 30.0  # most seconds of the search over paths without a budget, before HiGHS goes on
-PATHS_SHARE: Final = 0.8  # and its share of a budget
 POLISHING: Final = 0.15  # share of a budget that is kept for moves on an incumbent that is not proved
 
 
@@ -68,16 +67,22 @@ def _single(
     polishable = budget_s is not None and can_polish(problem, objective)
     known: PathAnswer | None = None
     if solver == "auto" and applies(problem, objective):
-        known = solve_by_paths(target, objective, unit, PATHS_S if budget_s is None else budget_s * PATHS_SHARE)
-        if known is not None and known.choice is not None and closed(known.value, known.bound):
-            return Placement(known.choice, _told(known, begun))
+        known = solve_by_paths(target, objective, unit, PATHS_S if budget_s is None else budget_s * (1 - POLISHING))
+        if (
+            known is not None
+            and known.choice is not None
+            and (budget_s is not None or closed(known.value, known.bound))
+        ):
+            return _polished(problem, objective, known, (budget_s or 0.0) * POLISHING, begun)
     limit = budget_s * (1 - POLISHING) if budget_s is not None and polishable else budget_s
     try:
         solution = run(target.program, _named(solver), _left(limit, begun))
     except SolverError:
-        if known is None or known.choice is None:
+        choice = greedy(problem, objective) if known is not None else None
+        if known is None or choice is None or violations(problem, choice):
             raise
-        return Placement(known.choice, _told(known, begun))
+        known = PathAnswer(choice, cost_of(problem, choice).value(objective), known.bound)
+        return _polished(problem, objective, known, (budget_s or 0.0) * POLISHING, begun)
     choice = arrange(problem, target.counts(solution.values), objective)
     if budget_s is not None and polishable and not solution.optimal:
         choice = polish(problem, choice, objective, budget_s * POLISHING)
@@ -97,10 +102,14 @@ def _named(solver: SolverName) -> SolverName:
     return SOLVER if solver == "auto" else solver
 
 
-def _told(known: PathAnswer, begun: float) -> SolverReport:
-    """The report of a search over paths (its relaxation and its prices are HiGHS's)."""
-    seconds = time.perf_counter() - begun
-    return judged("paths", f"with {version_of(SOLVER)}", known.value, known.bound, seconds)
+def _polished(problem: GraphProblem, objective: str, known: PathAnswer, budget_s: float, begun: float) -> Placement:
+    """What the search over paths found (its relaxation and prices are HiGHS's); moves where it is not proved."""
+    choice, value = known.choice or (), known.value
+    if not closed(value, known.bound) and can_polish(problem, objective):
+        choice = polish(problem, choice, objective, budget_s)
+        value = cost_of(problem, choice).value(objective)
+    report = judged("paths", f"with {version_of(SOLVER)}", value, known.bound, time.perf_counter() - begun)
+    return Placement(choice, report)
 
 
 def _unrolls(problem: GraphProblem) -> bool:

@@ -14,11 +14,12 @@ from typing import Final
 import numpy as np
 
 from hwsim.mapping.backends import Planes
-from hwsim.mapping.placement.paths.states import Array, Layers, Piece
+from hwsim.mapping.placement.paths.states import Array, Layers
 
 TURNS: Final = 8  # most rounds of the cutting planes for prices
 STEPS: Final = (0.3, 0.65, 1.0)  # points tried on the way from the best prices to those of the cutting planes
 SPREADS: Final = (0.004, 0.012, 0.04, 0.12)  # relative changes of prices whose bounds are taken together
+RAISES: Final = 40  # most rounds of raising prices for a first legal placement
 FIRST_BOX: Final = 0.1  # half width of the box, of the prices
 EVEN: Final = 1e-7  # relative gain of a bound below which prices are good enough
 
@@ -107,6 +108,19 @@ def best_prices(layers: Layers, prices: Array, turns: int = TURNS) -> Priced:
     return Priced(best, at, support)
 
 
+def legal_path(layers: Layers, prices: Array) -> tuple[float, Array] | None:
+    """A path that keeps every room, found by raising the prices of what overflows: (cost, rows); None: not found."""
+    at = np.maximum(prices, 1e-2 * float(prices.max(initial=0.0)))
+    for _ in range(RAISES):
+        use, rows = shortest_use(layers, _forward(layers, at[None]), at[None], 0)
+        over = use[1:] > layers.room
+        if not over.any():
+            return float(use[0]), rows
+        short = np.where(over, use[1:] / np.maximum(layers.room, 1e-300) - 1.0, 0.0)
+        at = at * (1.0 + np.where(over, np.clip(short, 0.01, 0.3), 0.0))
+    return None
+
+
 def family(prices: Array) -> Array:
     """The prices first, then each of them, and all together, a little up and down; shape (vectors, resources)."""
     active = np.flatnonzero(prices > 0)
@@ -120,13 +134,19 @@ def family(prices: Array) -> Array:
     return np.array(out)
 
 
-def pruned(layers: Layers, swept: Sweep, prices: Array, target: float) -> Layers:
-    """Without paths that no placement of at most `target` can use, under any of the prices."""
-    limits = target + prices @ layers.room
+def usable(layers: Layers, swept: Sweep, prices: Array, target: float) -> list[Array]:
+    """Masks of the paths of each piece that some placement of at most `target` may use, under all of the prices."""
+    limits = target + prices @ layers.room + abs(target) * 1e-11
     weights = np.vstack([np.ones(len(prices)), prices.T])
     ahead, behind = swept
-    pieces: list[Piece] = []
+    out = []
     for i, piece in enumerate(layers.pieces):
         least = ahead[i][piece.start] + piece.use @ weights + behind[i + 1][piece.end]
-        pieces.append(piece.pick(np.all(least <= limits + abs(target) * 1e-11, axis=1)))
-    return layers.with_pieces(pieces)
+        out.append(np.all(least <= limits, axis=1))
+    return out
+
+
+def pruned(layers: Layers, swept: Sweep, prices: Array, target: float) -> Layers:
+    """Without the paths that are not usable."""
+    masks = usable(layers, swept, prices, target)
+    return layers.with_pieces([piece.pick(mask) for piece, mask in zip(layers.pieces, masks, strict=True)])

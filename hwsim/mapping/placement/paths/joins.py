@@ -9,7 +9,7 @@ every pair has at most half of the reduced cost.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -171,11 +171,13 @@ class Pair:
     right: int = -1
 
 
-def best_pair(frame: Frame, left: Piece, right: Piece, boundary: int) -> Pair:
+def best_pair(frame: Frame, left: Piece, right: Piece, boundary: int, stretch: float = 1.0) -> Pair:
     """The cheapest pair within the target that keeps every room; pairs above it may come back too.
 
+    `stretch` > 1 looks that many times farther above the bound, among the same paths: no proof, but a first answer.
     Raises TooManyError.
     """
+    frame = replace(frame, target=frame.bound + stretch * frame.margin)
     ahead, behind = frame.swept
     weights = frame.weights[:, 0]
     mine = np.maximum(left.use @ weights + behind[boundary][left.end, 0] - frame.least, 0.0)

@@ -7,6 +7,7 @@ parts have their own, higher bounds.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from typing import Final
 
 import numpy as np
 
-from hwsim.mapping.placement.paths.bounds import best_prices, bound_of, family, pruned, sweep
+from hwsim.mapping.placement.paths.bounds import best_prices, bound_of, family, legal_path, pruned, sweep, usable
 from hwsim.mapping.placement.paths.joins import MOST_PATHS, Frame, TooManyError, best_pair, halves, join
 from hwsim.mapping.placement.paths.states import Array, Layers, Piece
 
@@ -23,7 +24,9 @@ RISES: Final = ((3_000, 1.7), (30_000, 1.35), (math.inf, 1.2))  # (paths, factor
 PATHS_BEFORE_SPLIT: Final = 300_000
 MOST_PARTS: Final = 40
 PACKED: Final = 400  # paths of a piece up to which neighbours are joined once and for all
-TRIED: Final = 4  # boundaries whose parts are bounded before one is chosen
+TRIED: Final = 2  # boundaries whose parts are bounded before one is chosen
+FEW: Final = 60_000  # paths up to which pairs above the target are looked at as well, for an early answer
+STRETCH: Final = 5.0
 WORTH: Final = 0.02  # of the margin: least gain of a split
 
 
@@ -56,6 +59,7 @@ class Search:
         root = _Part(layers, prices, -math.inf, np.zeros((0, 0), dtype=int))
         self._bounded(root, 1)
         if math.isfinite(root.bound):
+            self._begin(root)
             self._pack(root)
         self.parts = [root] if root.bound < ceiling else []
         self.proved = min(root.bound, ceiling)
@@ -74,6 +78,13 @@ class Search:
         if not self.parts:
             self.proved = min(self.best[0], self.ceiling)
         return Found(self.best[1], self.best[0], min(self.proved, self.best[0]))
+
+    def _begin(self, part: _Part) -> None:
+        """A first placement, so that an answer exists whatever time is left."""
+        found = legal_path(part.layers, part.prices)
+        if found is not None:
+            pieces = zip(part.layers.pieces, found[1].tolist(), strict=True)
+            self.best = (found[0], tuple(c for piece, row in pieces for c in piece.columns(row)))
 
     def _bounded(self, part: _Part, turns: int) -> None:
         found = best_prices(part.layers, part.prices, turns)
@@ -134,7 +145,11 @@ class Search:
 
     def _look(self, frame: Frame, most: int) -> int:
         left, right, boundary = halves(frame, most)
-        pair = best_pair(frame, left, right, boundary)
+        pairs = [best_pair(frame, left, right, boundary)]
+        if min(pairs[0].cost, self.best[0]) > frame.target and len(left) + len(right) < FEW:
+            with contextlib.suppress(TooManyError):
+                pairs.append(best_pair(frame, left, right, boundary, STRETCH))
+        pair = min(pairs, key=lambda p: p.cost)
         if pair.cost < self.best[0]:
             self.best = (pair.cost, tuple(left.columns(pair.left) + right.columns(pair.right)))
         return len(left) + len(right)
@@ -143,9 +158,11 @@ class Search:
         """Two parts of higher bounds, by the states of a boundary; none where no boundary raises them."""
         if self.splits >= MOST_PARTS:
             return []
+        masks = usable(part.layers, frame.swept, frame.prices, min(self.best[0], self.ceiling))
         best: tuple[float, list[_Part]] = (WORTH * frame.margin, [])
-        for layers in self._ways(part, frame):
-            parts = [_Part(half, part.prices, part.bound, part.support) for half in layers]
+        for at, side in self._ways(part, frame):
+            sides = [[*masks[:at], masks[at] & s, *masks[at + 1 :]] for s in (side, ~side)]
+            parts = [_Part(_only(part.layers, m), part.prices, part.bound, part.support) for m in sides]
             for child in parts:
                 self._bounded(child, 6)
             low, high = sorted(min(c.bound, frame.target) - part.bound for c in parts)
@@ -155,9 +172,9 @@ class Search:
         self.splits += 1
         return best[1]
 
-    def _ways(self, part: _Part, frame: Frame) -> list[tuple[Layers, Layers]]:
+    def _ways(self, part: _Part, frame: Frame) -> list[tuple[int, Array]]:
         """Ways to split where the shortest paths behind the bound differ, the most promising first."""
-        found: list[tuple[float, tuple[Layers, Layers]]] = []
+        found: list[tuple[float, int, Array]] = []
         for at, piece in enumerate(part.layers.pieces):
             rows = np.unique(part.support[:, at])
             if len(rows) < 2:
@@ -165,9 +182,9 @@ class Search:
             least = self._row_bounds(part, frame, at)
             for low in _partitions(piece, rows, frame.prices[0]):
                 bounds = sorted(min(least[side].min(initial=math.inf), frame.target) for side in (low, ~low))
-                found.append((4 * bounds[0] + bounds[1], (_only(part.layers, at, low), _only(part.layers, at, ~low))))
+                found.append((4 * bounds[0] + bounds[1], at, low))
         found.sort(key=lambda f: -f[0])
-        return [way for _, way in found[:TRIED]]
+        return [(at, low) for _, at, low in found[:TRIED]]
 
     def _row_bounds(self, part: _Part, frame: Frame, at: int) -> Array:
         """Bound of all placements through each path of a piece, the best over the prices."""
@@ -192,8 +209,6 @@ def _partitions(piece: Piece, rows: Array, prices: Array) -> list[Array]:
     return out
 
 
-def _only(layers: Layers, at: int, rows: Array) -> Layers:
-    """Only some of the paths of a piece."""
-    pieces = list(layers.pieces)
-    pieces[at] = pieces[at].pick(rows)
-    return layers.with_pieces(pieces)
+def _only(layers: Layers, masks: list[Array]) -> Layers:
+    """Only some of the paths of each piece."""
+    return layers.with_pieces([piece.pick(mask) for piece, mask in zip(layers.pieces, masks, strict=True)])

@@ -38,8 +38,8 @@ def applies(problem: GraphProblem, objective: str) -> bool:
     return plain and objective in ("latency", "energy")
 
 
-def solve_by_paths(target: GraphProgram, objective: str, unit: float, limit_s: float) -> PathAnswer | None:
-    """The best placement with its bound; None where states or joins are too many for any answer.
+def solve_by_paths(target: GraphProgram, objective: str, unit: float, limit_s: float) -> PathAnswer:
+    """The best placement with its bound; without a choice where states or joins are too many for any answer.
 
     Parameters
     ----------
@@ -85,14 +85,14 @@ def _rounded(problem: GraphProblem, values: Array) -> Choice | None:
 
 def _under_ceilings(
     target: GraphProgram, objective: str, unit: float, relaxed: RawSolution, deadline: float
-) -> PathAnswer | None:
+) -> PathAnswer:
     problem, floor = target.problem, relaxed.objective * unit
     energy = objective == "energy"
     cost = problem.of("energy_j" if energy else "time_s")
     sends = [problem.send_j(f) if energy else problem.send_s(f) for f in problem.flows]
     reduced = relaxed.reduced_costs[target.x] * unit
     most = _most(problem, cost, sends)
-    answer: PathAnswer | None = None
+    answer = PathAnswer(None, math.inf, floor * (1 - MARGIN))
     for rise in (*CEILINGS, math.inf):
         ceiling = min(floor * (1 + rise), most)
         allowed = reduced <= (ceiling - floor) + MARGIN * abs(floor)
@@ -101,12 +101,12 @@ def _under_ceilings(
             return answer
         prices = _prices(target, relaxed, unit, layers.names)
         search = Search(layers, prices, ceiling, deadline)
-        answer = _better(answer, search.run(), floor)
+        answer = _better(answer, search.run())
         if answer.value <= answer.bound * (1 + EXACT) or answer.bound < ceiling * (1 - EXACT):
             return answer
         if ceiling >= most:
             break
-    if answer is not None and answer.choice is None:
+    if answer.choice is None:
         raise InfeasibleError(f"placement of {problem.name}: no solution satisfies the constraints")
     return answer
 
@@ -118,9 +118,9 @@ def _most(problem: GraphProblem, cost: Array, sends: list[Array]) -> float:
     return (float(dearest.sum()) + sum(float(s.max(axis=0).sum()) for s in sends)) * (1 + MARGIN) + 1e-300
 
 
-def _better(old: PathAnswer | None, found: Found, floor: float) -> PathAnswer:
-    bound = max(found.bound, floor * (1 - MARGIN)) if old is None else max(found.bound, old.bound)
-    if old is not None and old.value <= found.cost:
+def _better(old: PathAnswer, found: Found) -> PathAnswer:
+    bound = max(found.bound, old.bound)
+    if old.value <= found.cost:
         return PathAnswer(old.choice, old.value, min(bound, old.value))
     choice = None if found.columns is None else tuple(np.array([c]) for c in found.columns)
     return PathAnswer(choice, found.cost, min(bound, found.cost))
