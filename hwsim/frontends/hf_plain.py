@@ -23,6 +23,7 @@ def _plain(c: Config, hidden: int, heads: int) -> Shape:
 
 
 def opt(c: Config) -> Shape:
+    """GPT with norms in front of each half, and two rows more in its table of positions."""
     hidden = c.count("hidden_size")
     c.require(c.count("word_embed_proj_dim", default=hidden) == hidden, "projected embeddings", "word_embed_proj_dim")
     c.require(c.flag("do_layer_norm_before", default=True), "norms after each half", "do_layer_norm_before")
@@ -50,16 +51,19 @@ def _gpt(c: Config) -> Shape:
 
 
 def gpt2(c: Config) -> Shape:
+    """GPT-2: learned positions, tied embeddings."""
     c.require(not c.flag("add_cross_attention", default=False), "cross attention", "add_cross_attention")
     return _gpt(c) | {"positions": "learned", "tied": c.flag("tie_word_embeddings", default=True)}
 
 
 def gptj(c: Config) -> Shape:
+    """GPT-J: both halves on one norm, partly rotated heads, no biases in attention."""
     placed = {"norm_placement": "parallel_shared", "biases": ["ffn", "head"], "rotary_dim": c.count("rotary_dim")}
     return _gpt(c) | placed | {"tied": c.flag("tie_word_embeddings", default=False)}
 
 
 def gpt_neox(c: Config) -> Shape:
+    """GPT-NeoX and Pythia: both halves side by side on norms of their own, partly rotated heads."""
     shape = _plain(c, c.count("hidden_size"), c.count("num_attention_heads"))
     bias = c.flag("attention_bias", default=True)
     return shape | {
@@ -75,6 +79,7 @@ def gpt_neox(c: Config) -> Shape:
 
 
 def falcon(c: Config) -> Shape:
+    """Falcon: one key-value head or a few, halves side by side, no biases."""
     hidden, heads = c.count("hidden_size"), c.count("num_attention_heads", "n_head")
     grouped = c.flag("new_decoder_architecture", default=False)
     # Without the new architecture the code ignores num_kv_heads: one KV head, or one for each query head
@@ -97,6 +102,7 @@ def falcon(c: Config) -> Shape:
 
 
 def bloom(c: Config) -> Shape:
+    """BLOOM: ALiBi positions, a norm after the embedding."""
     hidden = c.count("hidden_size", "n_embed")
     shape = _plain(c, hidden, c.count("n_head", "num_attention_heads"))
     more = {"positions": "alibi", "embedding_norm": True, "tied": c.flag("tie_word_embeddings", default=True)}
@@ -104,6 +110,7 @@ def bloom(c: Config) -> Shape:
 
 
 def bert(c: Config) -> Shape:
+    """BERT: norms after each half, token types, a pooler."""
     c.word("position_embedding_type", known=("absolute",), default="absolute")
     c.require(not c.flag("is_decoder", default=False), "BERT as a decoder", "is_decoder")
     return _plain(c, c.count("hidden_size"), c.count("num_attention_heads")) | {
@@ -123,6 +130,7 @@ def bert(c: Config) -> Shape:
 
 
 def vit(c: Config) -> Shape:
+    """ViT: patches of a picture in place of words; a classifier where the class of the model has one."""
     c.require(c.flag("qkv_bias", default=True), "projections without biases", "qkv_bias")
     hidden, heads = c.count("hidden_size"), c.count("num_attention_heads")
     labels, kind = c.data.get("id2label"), str((c.items("architectures") or [""])[0])
@@ -144,6 +152,7 @@ def vit(c: Config) -> Shape:
 
 
 def t5(c: Config) -> Shape:
+    """T5: encoder and decoder, relative positions, no biases."""
     heads, layers = c.count("num_heads"), c.count("num_layers")
     feed = c.word("feed_forward_proj", known=ACTIVATIONS, default="relu")
     return {
@@ -165,6 +174,7 @@ def t5(c: Config) -> Shape:
 
 
 def whisper(c: Config) -> Shape:
+    """Whisper: an encoder over spectrogram frames of fixed length, no bias on keys."""
     heads, ffn = c.count("decoder_attention_heads"), c.count("decoder_ffn_dim")
     c.require(c.count("encoder_attention_heads") == heads, "heads differ between the halves", "encoder_attention_heads")
     c.require(c.count("encoder_ffn_dim") == ffn, "ffn widths differ between the halves", "encoder_ffn_dim")

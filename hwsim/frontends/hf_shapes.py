@@ -16,6 +16,7 @@ ACTIVATIONS: Final = {
 
 
 def activation(c: Config, *keys: str, default: str) -> str:
+    """Our name of the activation under the first of `keys` that the file has. Raises InputError."""
     return ACTIVATIONS[c.word(*keys, known=ACTIVATIONS, default=default)]
 
 
@@ -33,11 +34,13 @@ def attention_shape(c: Config) -> Shape:
 
 
 def split_heads(c: Config, hidden: int, heads: int) -> int:
+    """Width of one head where the heads share the hidden size. Raises InputError."""
     c.require(hidden % heads == 0, "hidden size is not a multiple of the heads, and head_dim is absent", "head_dim")
     return hidden // heads
 
 
 def bias_list(**present: bool) -> list[str]:
+    """Names of the multiplies that have a bias."""
     return [name for name, there in present.items() if there]
 
 
@@ -53,6 +56,7 @@ def gated_shape(c: Config, *, tied: bool, default: str = "silu") -> Shape:
 
 
 def window_section(c: Config, pattern: list[str] | None = None) -> Shape:
+    """The `window` key of a model file, or nothing where there is none; without `pattern` every layer has one."""
     size = c.count("sliding_window", default=None)
     return {"window": {"size": size, "pattern": pattern or ["window"]}} if size else {}
 
