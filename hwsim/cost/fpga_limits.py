@@ -26,6 +26,7 @@ def dsp_used(o: Mapping[str, Any]) -> Num:
 
 
 def require_dsp(device: Device, o: Mapping[str, Any]) -> None:
+    """Raise InfeasibleError where the overlay needs more DSP slices than the device has."""
     needed, have = dsp_used(o), float(np.min(device.units))
     if needed > have:
         raise InfeasibleError(

@@ -55,6 +55,8 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class Power:
+    """Limit of the board and draw without work, watts of one device."""
+
     tdp_w: Num
     idle_w: Num = 0.0
 

@@ -41,6 +41,7 @@ def formula(row: Document) -> str:
 
 
 def macs(row: Document) -> int:
+    """Multiply-accumulates of one execution, the whole batch."""
     g = row["gemm"]
     return int(g["batch"] * g["m"] * g["n"] * g["k"])
 
@@ -53,10 +54,12 @@ def traffic(row: Document, level: Document, tensor: str) -> Traffic:
 
 
 def far_to_near(row: Document) -> list[Document]:
+    """Levels in reading order: main memory first."""
     return list(reversed(row["levels"]))
 
 
 def loops(level: Document) -> str:
+    """Loops of a level, outermost first: ``M:4 K:2``; a dash without any."""
     return " ".join(f"{d}:{f}" for d, f in level["loops_outer_to_inner"]) or "-"
 
 
@@ -84,6 +87,7 @@ def busy(row: Document, level: Document) -> float | None:
 
 
 def energy_share(row: Document, part: str) -> float | None:
+    """Part of the energy that one level or the multipliers take; None where nothing has energy."""
     total = sum(row["energy_split"].values())
     return row["energy_split"].get(part, 0.0) / total if total else None
 
@@ -98,6 +102,7 @@ def bound(row: Document) -> str:
 
 
 def machine_line(machine: Document) -> str:
+    """Multipliers, clock, word and memories in one line."""
     memories = {v["memory"]: v for v in machine["levels"]}  # the halves of a split memory are one
     levels = ", ".join(_machine_level(v) for v in memories.values())
     multipliers = f"{machine['multipliers']} multipliers at {si(machine['clock_hz'], 'Hz')}"
@@ -121,6 +126,7 @@ def size_text(size_bytes: float) -> str:
 
 
 def count(value: float) -> str:
+    """A count in full up to 100,000, then with an SI prefix."""
     return f"{value:g}" if value < 1e5 else si(value, "")
 
 

@@ -212,6 +212,7 @@ def summary(name: str, values: Array) -> dict[str, dict[str, float]]:
 
 
 def with_half_width(value: float, half: float | None) -> dict[str, float]:
+    """A metric of a document, with its confidence interval where there are values enough."""
     return {"value": value} if half is None else {"value": value, "low": value - half, "high": value + half}
 
 
