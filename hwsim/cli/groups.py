@@ -102,7 +102,8 @@ class Destination(Group):
 
         Raises UnknownNameError, InputError.
         """
-        form = o.check_format(o.format_of(self.format_, self.out), known)
+        by_suffix = self.out if self.format_ == "table" else None
+        form = o.check_format(o.format_of(self.format_, self.out), known, by_suffix)
         o.check_file(self.out, self.force)
         return form
 

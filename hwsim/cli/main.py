@@ -68,7 +68,23 @@ class LazyGroup(TyperGroup):
                 "command", args[0], self.list_commands(ctx), where="hwsim COMMAND", fix="see hwsim --help"
             )
         name, _, rest = super().resolve_command(ctx, args)
-        return name, _load(args[0], rest), rest
+        command = _load(args[0], rest)
+        _refuse_repeated(command, rest)
+        return name, command, rest
+
+
+def _refuse_repeated(command: Any, arguments: Sequence[str]) -> None:
+    """An option that takes one value, given twice: the parser would keep the last. Raises InputError."""
+    from hwsim.errors import InputError
+
+    for option in command.params:
+        names = getattr(option, "opts", [])
+        if getattr(option, "multiple", True) or getattr(option, "is_flag", False) or option.nargs != 1:
+            continue
+        given = [text for text in arguments if text.partition("=")[0] in names and text.startswith("-")]
+        if len(given) > 1:
+            seen = " ".join(arguments)[:80]
+            raise InputError(f"{given[0].partition('=')[0]} is given twice", where="options", seen=seen, fix="keep one")
 
 
 def _exists(module: str) -> bool:

@@ -66,12 +66,21 @@ def parse_set(changes: list[str] | None) -> dict[str, str]:
             raise InputError(
                 "--set needs PATH=VALUE", where="--set", seen=change, fix='--set memories.hbm.read="3 TB/s"'
             )
+        if path.strip() in table:
+            raise InputError(
+                "--set changes one field twice", where=f"--set {path.strip()}", seen=change, fix="keep one"
+            )
         table[path.strip()] = value.strip()
     return table
 
 
-def check_format(name: str, known: tuple[str, ...]) -> str:
-    """The format itself. Raises UnknownNameError."""
+def check_format(name: str, known: tuple[str, ...], out: Path | None = None) -> str:
+    """The format itself; `out` is the file whose suffix asked for it. Raises UnknownNameError, InputError."""
+    if name not in known and out is not None:
+        suffixes = [suffix for suffix, form in _SUFFIX_FORMATS.items() if form in known and suffix]
+        raise InputError(
+            f"this command writes no {name}", where=f"-o {out}", seen=out.suffix, fix="use " + ", ".join(suffixes)
+        )
     if name not in known:
         raise unknown_name("format", name, known, where="--format")
     return name
