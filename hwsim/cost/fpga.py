@@ -135,7 +135,10 @@ def _section(device: Device) -> Mapping[str, Any]:
     section: Mapping[str, Any] | None = device.extra.get("fpga")
     if section is None:
         raise InfeasibleError(
-            f"{device.name} has no fpga section: its overlay is not described", fix="add fpga: to its file"
+            f"{device.name} has no fpga section: its overlay is not described",
+            where=f"{device.name} fpga",
+            seen="(absent)",
+            fix="add one as in docs/recipes/device.md or `hwsim show u280 --resolved`; `hwsim map` needs none",
         )
     return section
 
