@@ -37,7 +37,8 @@ _SHOWN: Final = 5  # malformed rows named in one error
 class Trace:
     """Sorted requests: arrival in seconds since the first, prompt and output tokens; optional prefix block ids.
 
-    `models`: which model each request asks for, where a cluster serves several.
+    `models`: which model each request asks for, where a cluster serves several. `origin_s`: when the first arrived, on
+    the clock of the file.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Trace:
     prefixes: list[tuple[int, ...]] | None = None
     priorities: array[int] | None = None
     models: list[str] | None = None
+    origin_s: float = 0.0
 
     def __len__(self) -> int:
         return len(self.arrival_s)
@@ -64,7 +66,7 @@ class Trace:
         if not (math.isfinite(factor) and factor > 0):
             raise InputError("the time scale of a trace must be a finite number above 0", seen=repr(factor))
         times = array("d", [t * factor for t in self.arrival_s])
-        return replace(self, arrival_s=times)
+        return replace(self, arrival_s=times, origin_s=self.origin_s * factor)
 
     def at_rate(self, rate_per_s: float) -> Trace:
         """The same requests compressed or stretched to a mean rate (requests/s)."""
@@ -251,6 +253,7 @@ def _sorted(trace: Trace) -> Trace:
     order = sorted(range(len(trace)), key=trace.arrival_s.__getitem__)
     origin = trace.arrival_s[order[0]]
     trace.arrival_s = array("d", [trace.arrival_s[i] - origin for i in order])
+    trace.origin_s = origin
     trace.prompt = array("l", [trace.prompt[i] for i in order])
     trace.output = array("l", [trace.output[i] for i in order])
     trace.prefixes = _ordered(trace.prefixes, order)

@@ -42,7 +42,9 @@ NAMES: Final[dict[str, tuple[str, ...]]] = {
 }  # fmt: skip
 _POINTS: Final = ("arrival", "scheduled", "first", "last")
 _SPANS: Final = ("ttft", "tpot", "e2e")
-_SLACK_S: Final = 120.0  # a first request scheduled up to this long after its arrival is taken to be on the same clock
+# Where even the request that waited least waited longer than this, points are taken to be on another clock: an idle
+# engine schedules at once, a first token takes a prompt's time.
+_SLACK_S: Final = {"scheduled": 0.25, "first": 30.0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,9 +199,8 @@ def _points(
     earliest = points.get(name)
     if earliest is None:
         return {}, ""
-    late = earliest - arrival_s
-    first = float(late[int(np.argmin(arrival_s))])
-    shift = 0.0 if 0.0 <= first <= _SLACK_S and np.nanmin(late) >= 0.0 else float(np.nanmin(late))
+    least = float(np.nanmin(earliest - arrival_s))
+    shift = 0.0 if 0.0 <= least <= _SLACK_S[name] else least
     return {m: v if m == "arrival" else v - shift for m, v in points.items()}, name if shift else ""
 
 

@@ -194,7 +194,7 @@ def load(run: Run) -> tuple[Trace, Measured]:
     trace = read_trace(run.trace) if run.trace else None
     if trace is not None and run.settings.get("time_scale_factor"):
         trace = trace.scaled(float(run.settings["time_scale_factor"]))
-    arrival = np.asarray(trace.arrival_s) if trace is not None else None
+    arrival = np.asarray(trace.arrival_s) + trace.origin_s if trace is not None else None
     unit = run.settings.get("time_unit")
     rows = len(read_rows(run.measured)) if run.measured.is_file() else 0
     measured = read_measured(run.measured, arrival if arrival is not None and len(arrival) == rows else None, unit)

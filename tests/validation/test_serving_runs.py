@@ -50,6 +50,7 @@ def folder_of(tmp_path: Path, made: object, header: tuple[str, ...], scale: floa
         (("Scheduled Time (ms)", "First Token Time (ms)", "Last Token Time (ms)"), 1e3, 0.0),
         (("scheduled_ts", "first_token_ts", "last_token_ts"), 1.0, 9.1e5),
         (("scheduledTs", "firstTokenTs", "finishedTs"), 1e9, 1.7e18),
+        (("scheduled_s", "first_token_s", "last_token_s"), 1.0, 7.5),  # seconds since the engine began to load
     ],
 )
 def test_names_units_and_clocks(
@@ -63,6 +64,22 @@ def test_names_units_and_clocks(
     assert run["e2e_error"] < loose
     assert run["tpot_error"] < 1e-3
     assert run["ttft_scheduled_error"] < 1e-3
+
+
+@pytest.mark.parametrize("offset", [0.0, 4.3, 1.7e9])
+def test_a_trace_that_begins_late_on_the_clock_of_the_measured_times(
+    offset: float, made: object, tmp_path: Path
+) -> None:
+    """Both files name times of one clock, whose zero is before the first arrival: nothing is moved."""
+    rows, times = made  # type: ignore[misc]
+    write(tmp_path / "trace.csv", STEM, [(offset + float(t), p, o) for t, p, o in rows])
+    measured = [(offset + times[n]).tolist() for n in ("scheduled_s", "first_s", "end_s")]
+    names = ("scheduled_s", "first_token_s", "last_token_s")
+    write(tmp_path / "requests.csv", names, list(zip(*measured, strict=True)))
+    (tmp_path / "run.json").write_text(json.dumps(SETTINGS))
+    (run,) = validate_runs(tmp_path)["runs"]
+    assert run["ttft_error"] < 1e-4
+    assert run["ttft_s_p50"] == pytest.approx(float(np.median(times["first_s"] - times["arrival_s"])), rel=1e-4)
 
 
 def test_a_table_with_arrivals_and_counts_needs_no_trace(made: object, tmp_path: Path) -> None:
