@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from hwsim.cost.roofline import largest, total
-from hwsim.ir.numbers import Num
+from hwsim.ir.numbers import Num, plain
 from hwsim.ir.result import TaskCost
 
 
@@ -33,8 +33,3 @@ def bracketed(
     ceiling = plain(np.maximum(total(parts_s) * band, high))
     joules = run_w * value if energy_j is None else energy_j
     return TaskCost(value, low, high, floor, ceiling, dict(parts_s), dict(floor_parts_s), joules, model)
-
-
-def plain(value: Num) -> Num:
-    """Python float of a zero-dimensional result; arrays as they are."""
-    return float(value) if np.ndim(value) == 0 else value

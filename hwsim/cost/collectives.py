@@ -19,7 +19,7 @@ from __future__ import annotations
 import numpy as np
 
 from hwsim.errors import InfeasibleError
-from hwsim.ir.numbers import Num
+from hwsim.ir.numbers import Num, plain
 from hwsim.ir.platform import Link, Platform
 
 OPS = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all", "send_recv")
@@ -65,7 +65,7 @@ def time_s(op: str, message_bytes: Num, ranks: Num, platform: Platform) -> Num:
         return link_time_s(op, message_bytes, ranks, up)
     across = ring_across_s(op, message_bytes, ranks, platform.node_size, up, out)
     across = across + _hops_s(op, ranks, platform, up, out)
-    return _plain(np.where(np.asarray(ranks) > platform.node_size, across, inside))
+    return plain(np.where(np.asarray(ranks) > platform.node_size, across, inside))
 
 
 def links_of(op: str, ranks: Num, platform: Platform) -> tuple[Link, Link | None]:
@@ -124,12 +124,7 @@ def wire_time_s(op: str, message_bytes: Num, ranks: Num, platform: Platform) -> 
     if out is not None:
         across = _floor_across_s(op, message_bytes, ranks, platform)
         value = np.where(np.asarray(ranks) > platform.node_size, across, value)
-    return _plain(value)
-
-
-def _plain(value: Num) -> Num:
-    """Python float of a scalar result."""
-    return float(value) if np.ndim(value) == 0 else value
+    return plain(value)
 
 
 def _far_bytes(message: Num, ranks: Num, local: Num) -> Num:

@@ -11,9 +11,10 @@ from typing import Final
 import numpy as np
 
 from hwsim.cost import generic
-from hwsim.cost.bracketed import bracketed, plain
+from hwsim.cost.bracketed import bracketed
 from hwsim.cost.roofline import dynamic_energy_j
 from hwsim.ir.mapped import Task
+from hwsim.ir.numbers import plain
 from hwsim.ir.platform import Device, Platform
 from hwsim.ir.result import TaskCost
 

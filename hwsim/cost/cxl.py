@@ -18,10 +18,10 @@ from typing import Final
 
 import numpy as np
 
-from hwsim.cost.bracketed import bracketed, plain
+from hwsim.cost.bracketed import bracketed
 from hwsim.cost.roofline import dynamic_energy_j, floor_parts, largest
 from hwsim.ir.mapped import Task
-from hwsim.ir.numbers import Num
+from hwsim.ir.numbers import Num, plain
 from hwsim.ir.platform import Platform
 from hwsim.ir.result import Bracket, TaskCost, Timeline
 

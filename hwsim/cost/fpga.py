@@ -20,11 +20,11 @@ from typing import Any, Final
 import numpy as np
 
 from hwsim.cost import fpga_limits, fused, tiled
-from hwsim.cost.bracketed import bracketed, plain
+from hwsim.cost.bracketed import bracketed
 from hwsim.cost.fpga_limits import MATRICES, dsp_used
 from hwsim.errors import InfeasibleError
 from hwsim.ir.mapped import MappedGraph, Task
-from hwsim.ir.numbers import Num
+from hwsim.ir.numbers import Num, plain
 from hwsim.ir.platform import Device, Platform
 from hwsim.ir.result import Bracket, TaskCost, Timeline
 from hwsim.ir.workload import Operator, Tensor

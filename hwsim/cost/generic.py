@@ -10,10 +10,12 @@ from __future__ import annotations
 
 from typing import Final
 
+import numpy as np
+
 from hwsim.cost import collectives, tiled
 from hwsim.cost.roofline import dynamic_energy_j, floor_parts, largest, total
 from hwsim.ir.mapped import Task
-from hwsim.ir.numbers import Num
+from hwsim.ir.numbers import Num, plain
 from hwsim.ir.platform import Device, Platform
 from hwsim.ir.result import TaskCost
 
@@ -45,7 +47,7 @@ def task_cost(task: Task, platform: Platform) -> TaskCost:
     value = launch + smooth
     floor = largest(floors)
     ceiling = (launch + total(parts)) * BAND
-    low = _at_least(value / BAND, floor)
+    low = plain(np.maximum(value / BAND, floor))
     return TaskCost(
         value,
         low,
@@ -57,10 +59,3 @@ def task_cost(task: Task, platform: Platform) -> TaskCost:
         dynamic_energy_j(task, platform),
         "generic",
     )
-
-
-def _at_least(value: Num, floor: Num) -> Num:
-    import numpy as np
-
-    out = np.maximum(value, floor)
-    return float(out) if out.ndim == 0 else out

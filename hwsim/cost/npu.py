@@ -17,11 +17,11 @@ from typing import Any, Final
 import numpy as np
 
 from hwsim.cost import generic
-from hwsim.cost.bracketed import bracketed, plain
+from hwsim.cost.bracketed import bracketed
 from hwsim.cost.roofline import dynamic_energy_j
 from hwsim.errors import InfeasibleError
 from hwsim.ir.mapped import MappedGraph, Task
-from hwsim.ir.numbers import Num
+from hwsim.ir.numbers import Num, plain
 from hwsim.ir.platform import Device, Platform
 from hwsim.ir.result import Bracket, TaskCost, Timeline
 

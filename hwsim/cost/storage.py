@@ -21,12 +21,12 @@ from typing import Any, Final
 
 import numpy as np
 
-from hwsim.cost.bracketed import bracketed, plain
+from hwsim.cost.bracketed import bracketed
 from hwsim.cost.generic import MEMORY_EFFICIENCY
 from hwsim.cost.roofline import dynamic_energy_j, floor_parts
 from hwsim.errors import InfeasibleError
 from hwsim.ir.mapped import MappedGraph, Task
-from hwsim.ir.numbers import Num
+from hwsim.ir.numbers import Num, plain
 from hwsim.ir.platform import Device, Platform
 from hwsim.ir.result import Bracket, TaskCost, Timeline
 from hwsim.units import gib

@@ -16,7 +16,7 @@ import numpy as np
 
 from hwsim.cost import energy
 from hwsim.ir.mapped import Task
-from hwsim.ir.numbers import Num
+from hwsim.ir.numbers import Num, plain
 from hwsim.ir.platform import Platform
 
 
@@ -35,9 +35,9 @@ def lifted(task: Task, platform: Platform, ideal_s: Mapping[str, Num]) -> dict[s
     if tiling is None:
         return parts
     main = platform.device.main_memory
-    parts["compute"] = _larger(parts.get("compute", 0.0), tiling["compute_s"])
+    parts["compute"] = plain(np.maximum(parts.get("compute", 0.0), tiling["compute_s"]))
     for name, seconds in tiling["level_s"].items():
-        parts[name] = _larger(parts.get(name, 0.0), seconds)
+        parts[name] = plain(np.maximum(parts.get(name, 0.0), seconds))
     parts[main.name] = parts.get(main.name, 0.0) + tiling["excess_bytes"] / main.read_bytes_per_s
     return parts
 
@@ -57,11 +57,6 @@ def extra_energy_j(task: Task, platform: Platform) -> Num:
         ideal = task.traffic_bytes.get(memory.name, 0.0)
         counted = memory.name in task.traffic_bytes or energy.np_positive(memory.energy_j_per_byte)
         if counted:
-            moved = _larger(tiling["moved_bytes"].get(memory.name, 0.0), ideal)
+            moved = plain(np.maximum(tiling["moved_bytes"].get(memory.name, 0.0), ideal))
             joules = joules + (moved - ideal) * energy.j_per_byte(device, memory.name)
     return joules
-
-
-def _larger(a: Num, b: Num) -> Num:
-    out = np.maximum(a, b)
-    return float(out) if np.ndim(out) == 0 else out

@@ -19,10 +19,10 @@ from typing import Any, Final
 import numpy as np
 
 from hwsim.cost import fused
-from hwsim.cost.bracketed import bracketed, plain
+from hwsim.cost.bracketed import bracketed
 from hwsim.errors import InfeasibleError
 from hwsim.ir.mapped import MappedGraph, Task
-from hwsim.ir.numbers import Num
+from hwsim.ir.numbers import Num, plain
 from hwsim.ir.platform import Device, Platform
 from hwsim.ir.result import Bracket, TaskCost, Timeline
 

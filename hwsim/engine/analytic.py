@@ -11,11 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from hwsim import laws
-from hwsim.cost.bracketed import plain
 from hwsim.cost.registry import cost_function
 from hwsim.cost.roofline import largest
 from hwsim.ir.mapped import MappedGraph, Task
-from hwsim.ir.numbers import Num
+from hwsim.ir.numbers import Num, plain
 from hwsim.ir.result import Interval, TaskCost, Timeline
 
 

@@ -22,3 +22,8 @@ def exact(value: Num) -> Num:
         scalar = value.item() if isinstance(value, np.generic | np.ndarray) else value
         return int(scalar) if isinstance(scalar, float) and scalar.is_integer() else scalar
     return np.asarray(value, dtype=np.float64)
+
+
+def plain(value: Num) -> Num:
+    """Python float of a zero-dimensional result; arrays as they are."""
+    return float(value) if np.ndim(value) == 0 else value

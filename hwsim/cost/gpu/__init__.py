@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from hwsim.cost import generic, tiled
-from hwsim.cost.bracketed import plain
 from hwsim.cost.gpu import network
 from hwsim.cost.gpu.adapters import ADAPTERS
 from hwsim.cost.gpu.donors import Choice, choose
@@ -20,6 +19,7 @@ from hwsim.cost.gpu.power import active_power_w, within_limit_j
 from hwsim.cost.gpu.registry import families
 from hwsim.cost.roofline import dynamic_energy_j, floor_parts, largest, total
 from hwsim.ir.mapped import Task
+from hwsim.ir.numbers import plain
 from hwsim.ir.platform import Device, Platform
 from hwsim.ir.result import TaskCost
 from hwsim.ir.workload import Operator

@@ -14,7 +14,7 @@ from typing import Final
 import numpy as np
 
 from hwsim.cost import generic
-from hwsim.cost.bracketed import bracketed, plain
+from hwsim.cost.bracketed import bracketed
 from hwsim.cost.collectives import links_of, ring_across_s
 from hwsim.cost.gpu.adapters import has_peer_link
 from hwsim.cost.gpu.collective import hops
@@ -24,7 +24,7 @@ from hwsim.cost.gpu.family import KernelTime
 from hwsim.cost.gpu.registry import families
 from hwsim.cost.roofline import dynamic_energy_j, floor_parts
 from hwsim.ir.mapped import Task
-from hwsim.ir.numbers import Num
+from hwsim.ir.numbers import Num, plain
 from hwsim.ir.platform import Link, Platform
 from hwsim.ir.result import TaskCost
 

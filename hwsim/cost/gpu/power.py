@@ -11,8 +11,7 @@ from typing import Final
 
 import numpy as np
 
-from hwsim.cost.bracketed import plain
-from hwsim.ir.numbers import Num
+from hwsim.ir.numbers import Num, plain
 from hwsim.ir.platform import Device
 
 # Share of (TDP - idle) that running clocks draw. Calibrated on the average power of 30 runs of Llama-2-70B on 2, 4
