@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import hwsim
 from hwsim.cli.main import run as command_line
 from hwsim.errors import InputError
 from hwsim.frontends.formats import Formats
@@ -141,3 +142,14 @@ def test_progress_is_a_bar_on_a_terminal_only(
     assert written.out == ""
     assert ("[############............]" in written.err) is terminal
     assert "99 % within" in written.err
+
+
+def test_a_capacity_search_reports_the_run_at_the_rate_it_found() -> None:
+    document = hwsim.simulate(
+        "llama-3.2-1b", "a100-sxm4-80gb", efficiency="datasheet", capacity=True, slo="ttft=200ms,tpot=20ms",
+        requests=60, prompt=300, output=20, capacity_tolerance=0.1,
+    ).to_dict()  # fmt: skip
+    rate = document["capacity"]["rate_per_s"]
+    assert document["scenario"]["rate_per_s"] == rate > 1.0
+    assert document["metrics"]["slo_attainment"]["value"] == document["capacity"]["attainment"]
+    assert f"{rate:.3g}/s" in report.headline(document)
