@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import hwsim
+from hwsim import content
 from hwsim.errors import HwsimError
 
 RECIPE = Path(__file__).parents[2] / "docs" / "recipes" / "device.md"
@@ -34,3 +35,8 @@ def test_the_fpga_of_the_recipe(tmp_path: Path) -> None:
     file.write_text(BOARD + section.partition("fpga:                ")[0])
     with pytest.raises(HwsimError, match="docs/recipes/device.md"):
         hwsim.evaluate("llama-2-7b", str(file))
+
+
+@pytest.mark.parametrize("name", sorted(content.catalog("accelerator")))
+def test_every_shipped_device_can_be_evaluated_as_it_is(name: str) -> None:
+    assert hwsim.evaluate("llama-2-7b", name, check_fit=False).tpot_s > 0
