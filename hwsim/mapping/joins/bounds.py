@@ -100,32 +100,50 @@ def least_by_cell(cells: Cells, d: int, where: Array, costs: Array) -> Array:
     return table
 
 
-def least_together(cells: Cells, tables: tuple[Array, Array, Array]) -> tuple[Array, list[Array]]:
-    """Least sums of three dimensions' shares that fit together, and by dimension the others' least beside each cell.
+Tables = tuple[Array, Array, Array]
 
-    `tables`: by dimension, shape (costs, cells). Returns shapes (costs,) and three times (costs, cells).
-    """
+
+def least_together(cells: Cells, tables: Tables) -> Array:
+    """Least sums of three dimensions' shares that fit together, shape (costs,); `tables`: (costs, cells) of each."""
+    found = _beside_pairs(cells, tables)
+    if found is None:
+        return np.full(len(tables[0]), math.inf)
+    best, (a, some_a), (b, some_b) = found
+    least: Array = ((best + tables[b][:, None, some_b]).min(axis=2) + tables[a][:, some_a]).min(axis=1)
+    return least
+
+
+def least_beside(cells: Cells, tables: Tables) -> list[Array]:
+    """By dimension the least that the other two pay beside each of its cells, shape (costs, cells)."""
+    beside: list[Array] = [np.full(table.shape, math.inf) for table in tables]
+    found = _beside_pairs(cells, tables)
+    if found is None:
+        return beside
+    best, (a, some_a), (b, some_b) = found
+    c, x, y = cells.order[2], tables[a][:, some_a, None], tables[b][:, None, some_b]
+    beside[a][:, some_a] = (best + y).min(axis=2)
+    beside[b][:, some_b] = (best + x).min(axis=1)
+    room = [r[np.ix_(some_a, some_b)] for r in cells.room]
+    beside[c] = np.concatenate([_at_least(x + y, r, cells.shape[c]) for r in room], axis=1)
+    return beside
+
+
+def _beside_pairs(cells: Cells, tables: Tables) -> tuple[Array, tuple[int, Array], tuple[int, Array]] | None:
+    """The third dimension's least beside pairs of cells of the first two that occur, (costs, cells, cells)."""
     a, b, c = cells.order
     costs, half = len(tables[0]), math.prod(cells.shape[c])
     some_a, some_b = (np.flatnonzero(np.isfinite(tables[d][0])) for d in (a, b))
-    beside: list[Array] = [np.full(table.shape, math.inf) for table in tables]
-    if not len(some_a) or not len(some_b):
-        return np.full(costs, math.inf), beside
-    x, y = tables[a][:, some_a], tables[b][:, some_b]
-    room = [r[np.ix_(some_a, some_b)] for r in cells.room]
-    grids: Array = tables[c].reshape(costs, 2, *cells.shape[c])
-    grids = np.minimum.accumulate(np.minimum.accumulate(grids, axis=2), axis=3).reshape(costs, 2, half)
-    padded = np.concatenate([grids, np.full((costs, 2, 1), math.inf)], axis=2)  # -1: nothing fits
-    third = [padded[:, h][:, room[h]] for h in range(2) if np.isfinite(padded[0, h]).any()]
+    third = []
+    for held, room in enumerate(cells.room):
+        grid: Array = tables[c][:, held * half : (held + 1) * half]
+        if len(some_a) and len(some_b) and np.isfinite(grid[0]).any():
+            grid = grid.reshape(costs, *cells.shape[c])
+            grid = np.minimum.accumulate(np.minimum.accumulate(grid, axis=1), axis=2).reshape(costs, half)
+            padded = np.concatenate([grid, np.full((costs, 1), math.inf)], axis=1)  # -1: nothing fits
+            third.append(padded[:, room[some_a[:, None], some_b]])
     if not third:
-        return np.full(costs, math.inf), beside
-    best = third[0] if len(third) == 1 else np.minimum(*third)
-    beside_a = (best + y[:, None, :]).min(axis=2)
-    beside[a][:, some_a] = beside_a
-    beside[b][:, some_b] = (best + x[:, :, None]).min(axis=1)
-    pairs = x[:, :, None] + y[:, None, :]
-    beside[c] = np.concatenate([_at_least(pairs, r, cells.shape[c]) for r in room], axis=1)
-    return (beside_a + x).min(axis=1), beside
+        return None
+    return third[0] if len(third) == 1 else np.minimum(*third), (a, some_a), (b, some_b)
 
 
 def _at_least(pairs: Array, room: Array, shape: tuple[int, int]) -> Array:

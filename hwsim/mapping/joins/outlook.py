@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from hwsim.mapping.joins.bounds import least_by_cell, least_together
+from hwsim.mapping.joins.bounds import least_beside, least_by_cell, least_together
 from hwsim.mapping.joins.case import Case, Way
 from hwsim.mapping.joins.chains import NONE, Entries
 
@@ -21,7 +21,6 @@ SHRUNK: Final = 0.8
 MOST_TRIPLES: Final = 30  # holdings of three tensors that are told apart
 
 Triple = tuple[int, int, int]
-Together = tuple[Array, list[Array]]  # least sums, and by dimension those of the others beside each cell
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +49,7 @@ class Outlook:
     bound: Callable[[Array], Array]
     groups: list[list[Array]] = field(init=False)
     triples: list[Triple] = field(init=False)
-    _together: dict[Any, dict[Triple, Together]] = field(default_factory=dict)
+    _known: dict[Any, Any] = field(default_factory=dict)
     _alone: dict[tuple[int, int, int, str], Array] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -68,7 +67,7 @@ class Outlook:
         """The same for each triple of groups."""
         floor: Array = sum(self.alone(ways), np.zeros(1))
         levels = [self._outside(ways, level) for level in range(self.case.last)]
-        sums = [sum((level[t][0] for level in levels), np.zeros(1)) for t in self.triples]
+        sums = [sum((level[t] for level in levels), np.zeros(1)) for t in self.triples]
         return self.bound(np.maximum(np.stack(sums, axis=1), floor[:, None]))
 
     def alone(self, ways: tuple[Way, ...]) -> list[Array]:
@@ -93,8 +92,7 @@ class Outlook:
         """Of each dimension the entries that can beat `best`; one list is empty where nothing can."""
         alone, values = self.alone(ways), self._values(ways)
         live = [triple for triple, value in zip(self.triples, values, strict=True) if value < best]
-        outside = [self._outside(ways, level) for level in range(self.case.last)]
-        beside = [{triple: row[triple] for triple in live} for row in outside]
+        beside = [{t: self._beside(ways, level, t) for t in live} for level in range(self.case.last)]
         parts = []
         for d in range(3):
             part = self._all(ways, d)
@@ -145,27 +143,31 @@ class Outlook:
         return cell
 
     def _hopeful(
-        self, part: Part, d: int, beside: list[dict[Triple, Together]], alone: list[Array], best: float
+        self, part: Part, d: int, beside: list[dict[Triple, list[Array]]], alone: list[Array], best: float
     ) -> Array:
         """Indices of entries whose bound beats the best value."""
-        good = np.zeros(len(part.chain), dtype=bool)
+        found = []
         floor: Array = sum((a for other, a in enumerate(alone) if other != d), np.zeros(1))[:, None]
         for group, members in enumerate(self.groups[d]):
-            if all(triple[d] != group for triple in beside[0]):
+            triples = [triple for triple in beside[0] if triple[d] == group]
+            if not triples:
                 continue
             mine = np.flatnonzero(np.isin(part.held, members))
-            costs = part.costs[:, mine]
             cells = [self._cell(level, d, part.chain[mine], part.held[mine]) for level in range(len(beside))]
-            for triple in beside[0]:
-                if triple[d] == group:
-                    rest = sum((row[triple][1][d][:, c] for row, c in zip(beside, cells, strict=True)), np.zeros(1))
-                    good[mine] |= self.bound(costs + np.maximum(rest, floor)) < best
-        return np.flatnonzero(good)
+            # all triples at once first: fewer entries are then looked at for each of them
+            quick = [np.min([row[t][d] for t in triples], axis=0)[:, c] for row, c in zip(beside, cells, strict=True)]
+            some = np.flatnonzero(self.bound(part.costs[:, mine] + np.maximum(sum(quick, np.zeros(1)), floor)) < best)
+            good = np.full(len(some), len(triples) == 1)
+            for triple in triples if len(triples) > 1 else ():
+                rest = sum((row[triple][d][:, c[some]] for row, c in zip(beside, cells, strict=True)), np.zeros(1))
+                good |= self.bound(part.costs[:, mine[some]] + np.maximum(rest, floor)) < best
+            found.append(mine[some[good]])
+        return np.sort(np.concatenate(found)) if found else np.zeros(0, dtype=np.int64)
 
-    def _outside(self, ways: tuple[Way, ...], level: int) -> dict[Triple, Together]:
-        """Least sums at one memory, whatever the loops at and below it."""
-        key = (level, ways[level:])
-        if key not in self._together:
+    def _shares(self, ways: tuple[Way, ...], level: int) -> list[list[Array]]:
+        """Least shares by cell, dimension and group at one memory, whatever the loops at and below it."""
+        key = ("shares", level, ways[level:])
+        if key not in self._known:
             tables = []
             for d, pricer in enumerate(self.case.pricers):
                 letters = NONE * level + "".join(self.case.letter(way, d) for way in ways[level:])
@@ -173,21 +175,36 @@ class Outlook:
                 chain = np.tile(which, len(pricer.holdings))
                 held = np.repeat(np.arange(len(pricer.holdings)), len(which))
                 tables.append(self._tables(level, d, letters, chain, held))
-            self._together[key] = self._each(level, tables, self.triples)
-        return self._together[key]
+            self._known[key] = tables
+        return self._known[key]
+
+    def _outside(self, ways: tuple[Way, ...], level: int) -> dict[Triple, Array]:
+        """Least sums at one memory for each triple of groups."""
+        key = ("sums", level, ways[level:])
+        if key not in self._known:
+            rows, cells = self._shares(ways, level), self.case.cells[level]
+            sums = {t: least_together(cells, (rows[0][t[0]], rows[1][t[1]], rows[2][t[2]])) for t in self.triples}
+            self._known[key] = sums
+        return self._known[key]
+
+    def _beside(self, ways: tuple[Way, ...], level: int, triple: Triple) -> list[Array]:
+        """Least of the other two dimensions beside each cell."""
+        key = (triple, level, ways[level:])
+        if key not in self._known:
+            rows = self._shares(ways, level)
+            m, n, k = triple
+            self._known[key] = least_beside(self.case.cells[level], (rows[0][m], rows[1][n], rows[2][k]))
+        return self._known[key]
 
     def _inside(
         self, ways: tuple[Way, ...], level: int, parts: list[Part], live: list[Triple]
-    ) -> dict[Triple, Together]:
+    ) -> dict[Triple, list[Array]]:
         """The same among given entries, for some triples of groups."""
-        letters = [self.case.letters(ways, d) for d in range(3)]
-        return self._each(
-            level, [self._tables(level, d, letters[d], p.chain, p.held) for d, p in enumerate(parts)], live
-        )
-
-    def _each(self, level: int, tables: list[list[Array]], triples: list[Triple]) -> dict[Triple, Together]:
+        rows = [
+            self._tables(level, d, self.case.letters(ways, d), part.chain, part.held) for d, part in enumerate(parts)
+        ]
         cells = self.case.cells[level]
-        return {(m, n, k): least_together(cells, (tables[0][m], tables[1][n], tables[2][k])) for m, n, k in triples}
+        return {(m, n, k): least_beside(cells, (rows[0][m], rows[1][n], rows[2][k])) for m, n, k in live}
 
     def _tables(self, level: int, d: int, letters: str, chain: Array, held: Array) -> list[Array]:
         """Least shares by cell, for each group of holdings."""

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
 from hwsim.mapping.joins.chains import Entries
 
 Array = np.ndarray[Any, Any]
+LARGEST_GRID: Final = 200_000
+LARGEST_GROUP: Final = 1500  # entries compared with each other
 
 
 def useful(part: Entries, axes: list[Array], timed: bool) -> Entries:
@@ -34,6 +36,9 @@ def _by_energy(part: Entries, axes: list[Array]) -> Array:
         flat: Array = np.asarray(np.ravel_multi_index(cells, shape))
         order = np.lexsort((part.energy[at], flat))
         first = order[np.r_[True, np.diff(flat[order]) > 0]]
+        if math.prod(shape) > LARGEST_GRID:  # pruning saves time only: not where it would take longer
+            kept.append(at[first])
+            continue
         grid = np.full(math.prod(shape), math.inf)
         grid[flat[first]] = part.energy[at][first]
         grid = grid.reshape(shape)
@@ -58,6 +63,9 @@ def _timed(part: Entries, axes: list[Array]) -> Array:
     order = np.lexsort((part.energy, same))
     kept = []
     for group in np.split(order, np.flatnonzero(np.diff(same[order])) + 1):
+        if len(group) > LARGEST_GROUP:
+            kept.append(group)
+            continue
         rows = costs[group]
         less = np.all(rows[:, None, :] <= rows[None, :, :], axis=2)
         equal = less & less.T

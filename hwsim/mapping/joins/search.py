@@ -28,6 +28,7 @@ Array = np.ndarray[Any, Any]
 PAIRS_AT_ONCE: Final = 1_000_000
 TRIPLES_AT_ONCE: Final = 500_000
 FIRST_PAIRS: Final = 8  # the best-looking pairs are joined first: they often close the rest
+LARGEST_TABLE: Final = 100_000
 SAME: Final = 1e-12  # relative: values closer than this are equal
 
 Value = Callable[[Any, Any], Any]
@@ -48,9 +49,13 @@ class Found:
 
 @dataclass(frozen=True)
 class _Table:
-    """Least energy, steps and words of entries of one dimension and holding, by boxes of (tiles, spreads)."""
+    """Least energy, steps and words of entries of one dimension and holding, by boxes of (tiles, spreads).
+
+    `coarse`: how many neighbouring values of an axis share a place, so that a table stays small.
+    """
 
     axes: tuple[Array, ...]
+    coarse: tuple[int, ...]
     energy: Array
     steps: Array
     words: Array
@@ -186,12 +191,14 @@ class Search:
             if not len(mine.energy):
                 return None
             values, cells = zip(*(np.unique(row, return_inverse=True) for row in self.case.axes(mine)), strict=True)
-            shape = tuple(len(v) for v in values)
-            flat: Array = np.asarray(np.ravel_multi_index(cells, shape))
+            coarse = _coarse([len(v) for v in values])
+            shape = tuple(-(-len(v) // f) for v, f in zip(values, coarse, strict=True))
+            places = tuple(cell // f for cell, f in zip(cells, coarse, strict=True))
+            flat: Array = np.asarray(np.ravel_multi_index(places, shape))
             columns = [mine.energy, mine.steps.astype(float), *mine.words.T]
             tables = [_box_minima(flat, column, shape) for column in columns]
             words = np.stack(tables[2:], axis=1) if len(tables) > 2 else np.zeros((len(tables[0]), 0))
-            self._tables[key] = _Table(tuple(values), tables[0], tables[1], words)
+            self._tables[key] = _Table(tuple(values), coarse, tables[0], tables[1], words)
         return self._tables[key]
 
     def _boxes(self, dims: tuple[int, int, int], x: Entries, y: Entries, table: _Table, h: int) -> tuple[Array, Array]:
@@ -203,10 +210,10 @@ class Search:
             limits.append(self.case.machine.levels[at].fanout // (x.spread[at + 1] * y.spread[at + 1]))
         cell: Array = np.zeros(len(x.energy), dtype=np.int64)
         good: Array = np.ones(len(x.energy), dtype=bool)
-        for values, limit in zip(table.axes, limits, strict=True):
+        for values, f, limit in zip(table.axes, table.coarse, limits, strict=True):
             at_ = np.searchsorted(values, limit, side="right") - 1
             good &= at_ >= 0
-            cell = cell * len(values) + np.maximum(at_, 0)
+            cell = cell * -(-len(values) // f) + np.maximum(at_, 0) // f
         return cell, good
 
     def _tile_limits(
@@ -289,6 +296,14 @@ def _as_rows(part: Entries) -> Entries:
         part.words[:, None, :],
         part.steps[:, None],
     )
+
+
+def _coarse(lengths: list[int]) -> tuple[int, ...]:
+    """How many values of each axis share a place of a table of at most `LARGEST_TABLE` places."""
+    coarse = [1] * len(lengths)
+    while math.prod(-(-n // f) for n, f in zip(lengths, coarse, strict=True)) > LARGEST_TABLE:
+        coarse[max(range(len(lengths)), key=lambda i: lengths[i] / coarse[i])] *= 2
+    return tuple(coarse)
 
 
 def _box_minima(flat: Array, column: Array, shape: tuple[int, ...]) -> Array:
