@@ -82,10 +82,6 @@ def test_mappers_use_only_the_public_names_of_mapping(path: Path) -> None:
     assert imports(path) <= {"mapping"}, f"{path.name} imports {sorted(imports(path))}"
 
 
-# Keyword-only options of a public question
-MORE_PARAMETERS = {"place_model": 9}
-
-
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_files_functions_and_parameter_lists_are_short(path: Path) -> None:
     """At most 400 lines a file, 60 a function, 7 parameters."""
@@ -96,7 +92,7 @@ def test_files_functions_and_parameter_lists_are_short(path: Path) -> None:
             names = [a.arg for a in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)]
             count = len([name for name in names if name not in ("self", "cls")])
             assert (node.end_lineno or 0) - node.lineno < 60, f"{node.name} is long"
-            assert count <= MORE_PARAMETERS.get(node.name, 7), f"{node.name} takes {count}"
+            assert count <= 7, f"{node.name} takes {count}"
 
 
 def test_modules_import_each_other_in_no_circle() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -30,58 +30,71 @@ SCHEMA = "hwsim/placement@1"
 Described = tuple[dict[str, Any], tuple[GraphProblem | Chain, SolverReport]]
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What is decided, for what, by whom.
+
+    Attributes
+    ----------
+    cut: ``graph`` (every operator of every layer anywhere) or ``contiguous`` (pipeline stages).
+    objective: ``latency`` and ``energy`` of a request, ``throughput`` (time of the busiest device), ``edp``.
+    mapper: catalog name or path of a placement mapper.
+    budget_s: wall seconds of the mapper; None: until proved. explain: also ask what a larger machine would buy
+        (as many seconds again).
+    """
+
+    cut: str = "graph"
+    objective: str = "latency"
+    mapper: str = "placement"
+    budget_s: float | None = None
+    explain: bool = False
+
+
 def place_model(
     workload: str,
     hardware: Sequence[str],
     *,
     request: Request | None = None,
     options: Options | None = None,
-    cut: str = "graph",
-    objective: str = "latency",
-    mapper: str = "placement",
-    budget_s: float | None = None,
-    explain: bool = False,
+    **asked: Any,
 ) -> dict[str, Any]:
     """Operators of `workload` on the devices of `hardware` (accelerators and nodes, companions included).
 
-    Parameters
-    ----------
-    cut: ``graph`` (every operator of every layer anywhere) or ``contiguous`` (pipeline stages).
-    objective: ``latency`` and ``energy`` of a request, ``throughput`` (time of the busiest device), ``edp``.
-    budget_s: wall seconds of the mapper; None: until proved. explain: also ask what a larger machine would buy
-        (as many seconds again).
+    `asked` are fields of `Asked`.
 
     Raises
     ------
     InputError: unknown names, impossible values. InfeasibleError: does not fit; names device, operators, shortfall.
     SolverError: missing solver, or no answer in the budget.
     """
-    begun = time.perf_counter()
+    begun, ask = time.perf_counter(), Asked(**asked)
     request, options = request or Request(), options or Options()
     check_request(request)
-    known_objective(objective)
-    if cut not in CUTS:
-        raise unknown_name("cut", cut, CUTS, where="--cut")
+    known_objective(ask.objective)
+    if ask.cut not in CUTS:
+        raise unknown_name("cut", ask.cut, CUTS, where="--cut")
     model = resolve_model(workload).model
     members = members_of(hardware)
     _known_rooms(members, options)
     priced = price(model, members, request, options)
-    loaded = load_mapper(mapper)
+    loaded = load_mapper(ask.mapper)
     if getattr(loaded.mapper, "kind", "") != "placement":
-        raise InputError(f"{mapper} does not place", where="--using", seen=str(loaded.path), fix="kind = 'placement'")
+        raise InputError(
+            f"{ask.mapper} does not place", where="--using", seen=str(loaded.path), fix="kind = 'placement'"
+        )
     head = {
         "schema": SCHEMA,
-        "kind": cut,
+        "kind": ask.cut,
         "workload": model.name,
         "hardware": [m.name for m in members],
-        "objective": objective,
+        "objective": ask.objective,
         "mapper": loaded.mapper.name,
         "scenario": _scenario(request, options),
     }
-    describe = _graph if cut == "graph" else _stages
-    body, solved = describe(priced, objective, loaded.mapper, budget_s)
-    if explain:
-        body["what_if"] = what_ifs(solved[0], objective, loaded.mapper, solved[1], budget_s)
+    describe = _graph if ask.cut == "graph" else _stages
+    body, solved = describe(priced, ask.objective, loaded.mapper, ask.budget_s)
+    if ask.explain:
+        body["what_if"] = what_ifs(solved[0], ask.objective, loaded.mapper, solved[1], ask.budget_s)
     return {**head, **body, "links": _links(priced), "seconds": time.perf_counter() - begun}
 
 
