@@ -130,10 +130,15 @@ _SI_OUT: Final = ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), 
                   (1e-9, "n"), (1e-12, "p"))  # fmt: skip
 
 
+_LONG_S, _VERY_LONG_S = 999.5, 1e9  # nobody says kiloseconds
+
+
 def si(value: float, unit: str, digits: int = 3) -> str:
-    """Format with an SI prefix: ``si(6.87e-3, "s") == "6.87 ms"``."""
+    """Format with an SI prefix: ``si(6.87e-3, "s") == "6.87 ms"``; long times stay in seconds, ``4,090 s``."""
     if value == 0 or not math.isfinite(value):
         return f"{value:g} {unit}".strip()
+    if unit == "s" and abs(value) >= _LONG_S:
+        return f"{value:,.0f} s" if abs(value) < _VERY_LONG_S else f"{value:.3g} s"
     # round first, so that 999.96 us becomes 1.00 ms and not 1000 us
     magnitude = abs(float(f"{value:.{digits - 1}e}"))
     scale, prefix = next(((s, p) for s, p in _SI_OUT if magnitude >= s), _SI_OUT[-1])

@@ -7,6 +7,7 @@ same requests in the same order and differ only in density.
 from __future__ import annotations
 
 import math
+import re
 from array import array
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from hwsim.serving.traces import Trace
 _P90: Final = 1.2815515655446004  # 90th percentile of the standard normal distribution
 _ARRIVALS: Final = 1
 _PROMPTS: Final = 2
+_PLAIN: Final = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*\Z")  # a number and nothing else
 _OUTPUTS: Final = 3
 
 Array = np.ndarray[Any, Any]
@@ -89,7 +91,7 @@ class Lengths:
         """
         if isinstance(given, int | float) and not isinstance(given, bool):
             return cls(float(given))
-        if isinstance(given, str) and given.replace(".", "", 1).isdigit():
+        if isinstance(given, str) and _PLAIN.match(given):
             return cls(float(given))
         known = dict.fromkeys(("mean", "median", "p90", "cv", "max"), "number")
         got = fields_of(given, known, where)

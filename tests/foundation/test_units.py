@@ -79,3 +79,10 @@ def test_any_text_is_a_number_or_a_unit_error(text: str) -> None:
 
 def test_gib() -> None:
     assert gib(80 * 2**30) == "80.00 GiB"
+
+
+def test_long_times_stay_in_seconds() -> None:
+    assert [si(value, "s") for value in (998.0, 999.9, 4090.0, 1e6, 2.5e10)] == [
+        "998 s", "1,000 s", "4,090 s", "1,000,000 s", "2.5e+10 s",
+    ]  # fmt: skip
+    assert si(4090.0, "B/s") == "4.09 kB/s"

@@ -26,6 +26,8 @@ from hwsim.errors import HwsimError
         ({"mixed": -1}, "--mixed"),
         ({"overhead": "-1 ms"}, "--overhead"),
         ({"prompt": "mean=1e300"}, "--prompt"),
+        ({"prompt": "1e12"}, "1 to 1e+09 tokens"),
+        ({"output": "-1"}, "1 to 1e+09 tokens"),
         ({"prompt": "median=10,p90=1e9"}, "--prompt"),
         ({"output": {"mean": 10, "cv": 1e9}}, "--output"),
         ({"slo": "ttft=1s,ttft=2s"}, "twice"),
