@@ -28,7 +28,7 @@ from hwsim.serving.staged import make_staged_policy
 from hwsim.serving.traces import Trace
 from tests.serving.helpers import TIME, replica, run, trace_of
 
-TRACE = generate(20.0, 120, seed=3, process="bursty", prompt=("uniform", 500.0), output=("uniform", 120.0))
+TRACE = generate(20.0, 80, seed=3, process="bursty", prompt=("uniform", 500.0), output=("uniform", 120.0))
 POLICIES = ("vllm", "sarathi", "orca", "vllm_v1", "lightllm", "faster_transformer")
 
 
