@@ -22,12 +22,12 @@ _CORE = (
     "rich",
     "jinja2",
 )
-_EXTRAS = {
+EXTRAS = {
     "pandas": "df",
     "aiconfigurator_core": "silicon",
     "pyarrow": "silicon",
     "ipykernel": "notebook",
-    "dask": "cluster",
+    "torch": "cuda",
 }
 
 
@@ -53,7 +53,7 @@ def collect() -> dict[str, str]:
         facts[f"{kind} files"] = str(len(content.catalog(kind)))
     for package in _CORE:
         facts[package] = _version(package)
-    for module, extra in _EXTRAS.items():
+    for module, extra in EXTRAS.items():
         found = importlib.util.find_spec(module) is not None
         facts[f"{module} (optional)"] = _version(module) if found else f'missing: pip install "hwsim[{extra}]"'
     facts["CBC solver"] = _cbc()

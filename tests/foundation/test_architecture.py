@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from hwsim.cli.doctor import EXTRAS
+
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "hwsim"
 # A room may import rooms before it in this list.
@@ -114,6 +116,7 @@ def test_modules_import_each_other_in_no_circle() -> None:
 
 def test_the_extras_that_messages_name_exist() -> None:
     text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    assert all(f"\n{extra} = [" in text for extra in EXTRAS.values())
     for path in FILES:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "MissingExtraError":
