@@ -36,8 +36,11 @@ ALIASES: Final = {
     "max_num_batched_tokens": "chunk", "token_budget": "chunk", "max_num_seqs": "max_batch",
     "gpu_memory_utilization": "memory_fraction", "num_gpu_blocks": "kv_blocks", "dtype": "weights",
     "quantization": "weights", "kv_cache_dtype": "kv_cache", "num_replicas": "replicas",
+    "async_scheduling": "ahead", "vllm_version": "version", "engine_version": "version",
     "per_request": "measured", "results": "measured", "measurements": "measured",
 }  # fmt: skip
+FIRST_V1: Final = (0, 6)  # versions of vLLM: the first with the V1 engine,
+ASYNCHRONOUS: Final = (0, 14)  # and that since which scheduling runs ahead unless told otherwise
 _FORMATS: Final = {"bfloat16": "bf16", "float16": "fp16", "half": "fp16", "auto": None, "none": None}
 
 
@@ -280,6 +283,7 @@ def _simulated(run: Run, trace: Trace) -> ServingResult:
     formats = Formats.of(scenario.weights, scenario.activations or None, scenario.kv_cache or None)
     scenario = replace(scenario, weights=formats.weights.name, kv_cache=formats.kv_cache.name)
     policy = str(given.get("policy", "vllm_v1"))
+    given = {**given, **_scheduling(given, policy)}
     accepted = {"cap": "max_batch", "chunk": "chunk", "max_tokens": "max_tokens", "ahead": "ahead"}
     engine = engine_replica(
         model, platform, scenario, formats,
@@ -303,6 +307,18 @@ def checkpoint(name: str, given: Mapping[str, Any]) -> tuple[str, dict[str, str]
     if found is None or given.get("weights") not in (None, "bf16", "fp16"):
         return base, {}
     return base, {"weights": found, **({"activations": "bf16"} if found == "mxfp4" else {})}
+
+
+def _scheduling(given: Mapping[str, Any], policy: str) -> dict[str, Any]:
+    """Whether vLLM schedules ahead of the device, where its settings or version say so."""
+    if policy != "vllm_v1" or int(given.get("pp") or 1) > 1:
+        return {"ahead": None}
+    stated = given.get("ahead")
+    if stated is not None:
+        return {"ahead": int(str(stated).strip().lower() in ("1", "true", "yes", "on"))}
+    numbers = re.match(r"v?(\d+)\.(\d+)", str(given.get("version", "")))
+    before = numbers is not None and FIRST_V1 <= (int(numbers[1]), int(numbers[2])) < ASYNCHRONOUS
+    return {"ahead": 0} if before else {}
 
 
 def _seconds(given: Mapping[str, Any], name: str, otherwise: Any) -> Any:

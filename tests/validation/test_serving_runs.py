@@ -151,6 +151,32 @@ def test_a_run_of_a_narrow_checkpoint_fits_and_scores(tmp_path: Path) -> None:
     assert validate_runs(tmp_path)["runs"][0]["requests"] == 12
 
 
+def test_a_run_over_pipeline_stages() -> None:
+    settings = named({**SETTINGS, "pipeline_parallel_size": 2, "vllm_version": "0.11.2"})
+    assert simulated(Run("x", settings, Path("x")), generate(3.0, 10, seed=4)).counts()["finished"] == 10
+
+
+@pytest.mark.parametrize(
+    ("settings", "ahead"),
+    [
+        ({"async_scheduling": False}, 0),
+        ({"async-scheduling": "true", "version": "0.9"}, 1),
+        ({"vllm_version": "0.11.2"}, 0),
+        ({"vllm_version": "v0.18.0"}, None),
+        ({}, None),
+    ],
+)
+def test_older_engines_do_not_schedule_ahead(settings: dict[str, object], ahead: int | None) -> None:
+    trace = generate(12.0, 60, seed=4, prompt=("uniform", 300.0), output=("uniform", 60.0))
+    run, plain = (
+        simulated(Run("x", named({**SETTINGS, **more}), Path("x")), trace).ttft_s.mean()
+        for more in (settings, {"ahead": 1 if ahead is None else ahead})
+    )
+    assert run == plain
+    late = simulated(Run("x", named({**SETTINGS, "ahead": 1}), Path("x")), trace).ttft_s.mean()
+    assert (run < late) == (ahead == 0)
+
+
 def test_what_is_missing_is_named(made: object, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="neither cases"):
         validate_runs(tmp_path)
