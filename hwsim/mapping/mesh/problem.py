@@ -78,7 +78,7 @@ class MeshMapper(Protocol):
 
 
 def problem_of(graph: MappedGraph, step: int = wafer.SIDE_STEP) -> MeshProblem:
-    """The problem of a phase that `hwsim.cost.wafer.prepared` made ready. Scalars only.
+    """The problem of a phase that `hwsim.cost.wafer.plan` made ready. Scalars only.
 
     step: candidate sides are its multiples (the family's own choice is among them).
     """
