@@ -33,6 +33,7 @@ ALIASES: Final = {
     "model": "workload", "model_name": "workload", "model_id": "workload", "hardware": "hw", "gpu": "hw",
     "device": "hw", "accelerator": "hw", "gpu_name": "hw", "tensor_parallel_size": "tp", "tensor_parallel": "tp",
     "tp_size": "tp", "pipeline_parallel_size": "pp", "pipeline_parallel": "pp", "pp_size": "pp",
+    "data_parallel_size": "dp", "data_parallel": "dp", "dp_size": "dp",
     "max_num_batched_tokens": "chunk", "token_budget": "chunk", "max_num_seqs": "max_batch",
     "gpu_memory_utilization": "memory_fraction", "num_gpu_blocks": "kv_blocks", "dtype": "weights",
     "quantization": "weights", "kv_cache_dtype": "kv_cache", "num_replicas": "replicas",
@@ -278,7 +279,8 @@ def _simulated(run: Run, trace: Trace) -> ServingResult:
             )
     names = ("weights", "activations", "kv_cache", "tp", "pp", "efficiency", "memory_fraction")
     workload, narrow = checkpoint(str(given["workload"]), given)
-    asked = {**{n: given.get(n) for n in names}, **narrow}
+    ranks, copies = _data_parallel(workload, given)
+    asked = {**{n: given.get(n) for n in names}, **narrow, **ranks}
     model, platform, scenario, _ = resolve(workload, str(given["hw"]), asked)
     formats = Formats.of(scenario.weights, scenario.activations or None, scenario.kv_cache or None)
     scenario = replace(scenario, weights=formats.weights.name, kv_cache=formats.kv_cache.name)
@@ -294,8 +296,18 @@ def _simulated(run: Run, trace: Trace) -> ServingResult:
         overhead_s=_seconds(given, "overhead", 0.0),
         front_end_s=_seconds(given, "front_end", None),
     )  # fmt: skip
-    replicas = [engine.replica] * int(given.get("replicas", 1))
-    return simulate(trace, ClusterSpec(replicas, str(given.get("router", "round_robin"))))
+    usual = "least_outstanding" if given.get("dp") else "round_robin"  # vLLM balances its ranks by their load
+    return simulate(trace, ClusterSpec([engine.replica] * copies, str(given.get("router", usual))))
+
+
+def _data_parallel(workload: str, given: Mapping[str, Any]) -> tuple[dict[str, int], int]:
+    """(ranks that step together, replicas) of a run: data-parallel ranks of dense models are replicas of each other."""
+    from hwsim.frontends.catalog import resolve_model
+
+    ranks, copies = int(given.get("dp") or 1), int(given.get("replicas", 1))
+    if ranks > 1 and resolve_model(workload).model.spec.moe is not None:
+        return {"dp": ranks, "ep": ranks * int(given.get("tp") or 1)}, copies
+    return {}, copies * ranks
 
 
 def checkpoint(name: str, given: Mapping[str, Any]) -> tuple[str, dict[str, str]]:

@@ -151,6 +151,16 @@ def test_a_run_of_a_narrow_checkpoint_fits_and_scores(tmp_path: Path) -> None:
     assert validate_runs(tmp_path)["runs"][0]["requests"] == 12
 
 
+@pytest.mark.parametrize(("model", "together"), [("llama-3.2-1b", False), ("qwen3-30b-a3b", True)])
+def test_data_parallel_ranks_of_experts_step_together(model: str, together: bool) -> None:
+    settings = named({"model": model, "gpu": "h100", "engine": {"data_parallel_size": 2}})
+    result = simulated(Run("x", settings, Path("x")), generate(10.0, 20, seed=4))
+    ranks = result.cluster.everyone
+    assert result.counts()["finished"] == 20
+    assert len(ranks) == 2
+    assert (ranks[0].busy_s == ranks[1].busy_s) == together
+
+
 def test_a_run_over_pipeline_stages() -> None:
     settings = named({**SETTINGS, "pipeline_parallel_size": 2, "vllm_version": "0.11.2"})
     assert simulated(Run("x", settings, Path("x")), generate(3.0, 10, seed=4)).counts()["finished"] == 10
