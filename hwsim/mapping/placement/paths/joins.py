@@ -9,6 +9,7 @@ every pair has at most half of the reduced cost.
 from __future__ import annotations
 
 import math
+import time
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -27,7 +28,7 @@ SIEVES: Final = 6  # price vectors asked of all paths, the best on a sample
 
 
 class TooManyError(Exception):
-    """More paths than one join may hold."""
+    """More paths than one join may hold, or no time left for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,7 @@ class Frame:
     swept: Sweep
     bound: float
     target: float
+    deadline: float = math.inf
 
     @property
     def weights(self) -> Array:
@@ -75,6 +77,8 @@ def _nothing(frame: Frame) -> Piece:
 
 def join(frame: Frame, left: Piece, right: Piece, at: tuple[int, int, int], most: int = MOST_PATHS) -> Piece:
     """Pairs of paths that meet in a state and are within the target; `at`: first, middle, last boundary."""
+    if time.perf_counter() > frame.deadline:
+        raise TooManyError
     first, middle, last = at
     weights, (ahead, behind) = frame.weights[:, 0], frame.swept
     before = ahead[first][left.start, 0] + left.use @ weights
@@ -217,7 +221,7 @@ def _search(frame: Frame, few: tuple[Piece, Array, Array, Array], many: Side, of
         high = np.searchsorted(ranked, cell[at] * span + np.minimum(spare[at], frame.margin * 1.999), side="right")
         count = np.maximum(high - low, 0)
         looked += int(count.sum())
-        if looked > MOST_PAIRS:
+        if looked > MOST_PAIRS or time.perf_counter() > frame.deadline:
             raise TooManyError
         for part in _chunks(count):
             own, position = _pairs(low[part], count[part])

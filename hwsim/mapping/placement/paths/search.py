@@ -111,7 +111,7 @@ class Search:
         prices = family(part.prices)
         swept = sweep(part.layers, prices)
         layers = pruned(part.layers, swept, prices, target)
-        return Frame(layers, prices, swept, float(bound_of(layers, swept[0], prices[:1])[0]), target)
+        return Frame(layers, prices, swept, float(bound_of(layers, swept[0], prices[:1])[0]), target, self.deadline)
 
     def _all_within(self, target: float) -> int | None:
         """Look at all paths within the target; how many there were, None where that is too much."""
@@ -131,6 +131,8 @@ class Search:
                 seen += self._look(frame, PATHS_BEFORE_SPLIT)
                 later.append(part)
             except TooManyError:
+                if time.perf_counter() > self.deadline:
+                    return None
                 parts = self._split(part, frame)
                 if parts:
                     queue += parts

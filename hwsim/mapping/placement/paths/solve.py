@@ -96,7 +96,7 @@ def _under_ceilings(
     for rise in (*CEILINGS, math.inf):
         ceiling = min(floor * (1 + rise), most)
         allowed = reduced <= (ceiling - floor) + MARGIN * abs(floor)
-        layers = layers_of(problem, allowed, cost, sends)
+        layers = layers_of(problem, allowed, cost, sends, deadline)
         if layers is None:
             return answer
         prices = _prices(target, relaxed, unit, layers.names)

@@ -7,6 +7,8 @@ dynamic programming is exact; what the memories hold is a vector that adds up al
 
 from __future__ import annotations
 
+import math
+import time
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -118,8 +120,10 @@ class _Walk:
     things: list[_Open] = field(default_factory=list)
 
 
-def layers_of(problem: GraphProblem, allowed: Array, cost: Array, sends: list[Array]) -> Layers | None:
-    """The layers of all placements on allowed columns; None where they need too many states.
+def layers_of(
+    problem: GraphProblem, allowed: Array, cost: Array, sends: list[Array], deadline: float = math.inf
+) -> Layers | None:
+    """The layers of all placements on allowed columns; None where they need too many states, or more time.
 
     Parameters
     ----------
@@ -140,6 +144,8 @@ def layers_of(problem: GraphProblem, allowed: Array, cost: Array, sends: list[Ar
         piece, walk = _step(problem, walk, things, item, own, (cost, memory), reach)
         steps += len(piece)
         if (sites + _bits(sites)) * len(walk.things) > KEY_BITS or steps > MOST_STEPS or not len(piece):
+            return None
+        if time.perf_counter() > deadline:
             return None
         pieces.append(piece)
         widths.append(len(walk.keys))
