@@ -48,8 +48,19 @@ class Case:
         self.memories = self._memories()
         self.fanouts = [i for i, level in enumerate(machine.levels[:-1]) if level.fanout > 1]
         work = gemm.m * gemm.n * gemm.k * self.rounds
-        self.floor = math.ceil(work / self._widest() * (1 - 1e-13))
+        self.least_energy, once = self._once()
+        self.floor = math.ceil(max(work / self._widest(), once) * (1 - 1e-13))
         self.cells = [self._cells(level) for level in range(self.last)]
+
+    def _once(self) -> tuple[float, float]:
+        """Least energy in pJ and cycles of the last level, which every operand leaves and every result enters once."""
+        last = self.machine.levels[-1]
+        words = [s * w * self.gemm.batch for s, w in zip(self.gemm.sizes, self.machine.widths, strict=True)]
+        out, into = words[0] + words[1], words[2]
+        energy = self.constant + out * last.read_energy + into * last.write_energy
+        if last.shared_port:
+            return energy, (out + into) / last.read_words_per_cycle
+        return energy, max(out / last.read_words_per_cycle, into / last.write_words_per_cycle)
 
     def _memories(self) -> list[tuple[list[int], float]]:
         """Finite memories as (levels, words that tiles may fill)."""

@@ -29,6 +29,7 @@ PAIRS_AT_ONCE: Final = 1_000_000
 TRIPLES_AT_ONCE: Final = 500_000
 FIRST_PAIRS: Final = 8  # the best-looking pairs are joined first: they often close the rest
 LARGEST_TABLE: Final = 100_000
+QUEUE_SHARE: Final = 0.5  # of a budget that ranking the loop orders may take
 SAME: Final = 1e-12  # relative: values closer than this are equal
 
 Value = Callable[[Any, Any], Any]
@@ -78,25 +79,49 @@ class Search:
         """Search every loop order, the most promising first."""
         outlook = self.outlook = self.outlook or Outlook(self.case, self.timed, self._bound)
         outlook.bound = self._bound
-        for bound, ways in self._queue(outlook):
+        if math.isfinite(self.deadline) and self.best.tiling is None:
+            self._first(outlook)
+        queue, rest = self._queue(outlook)
+        for bound, ways in queue:
             if bound >= self.best.value * (1 - SAME):
                 break
-            if time.perf_counter() > self.deadline and self.best.tiling is not None:
+            if self._late():
                 self._stop(bound)
                 break
             self.best.orders += 1
-            self._order(ways, outlook)
+            self._order(ways, outlook, bound)
+        if rest < self.best.value * (1 - SAME):
+            self._stop(rest)
         return self.best
+
+    def _late(self) -> bool:
+        return time.perf_counter() > self.deadline and self.best.tiling is not None
+
+    def _first(self, outlook: Outlook) -> None:
+        """Some legal tiling before anything that takes long: all loops at the last level, nothing reused."""
+        ways = [self.case.ways(level) for level in range(1, self.case.last + 1)]
+        for last in reversed(ways[-1]):
+            self._order((*(row[0] for row in ways[:-1]), last), outlook, 0.0)
+            self.best.bound, self.best.finished = math.inf, True  # the order is looked at again in its turn
+            if self.best.tiling is not None:
+                return
 
     def _stop(self, bound: float) -> None:
         self.best.finished = False
         self.best.bound = min(self.best.bound, bound)
 
-    def _queue(self, outlook: Outlook) -> list[tuple[float, tuple[Way, ...]]]:
-        """Loop orders by their bounds."""
+    def _queue(self, outlook: Outlook) -> tuple[list[tuple[float, tuple[Way, ...]]], float]:
+        """Loop orders by their bounds, and a bound of those that there was no time to look at."""
         words = [self.case.ways(level) for level in range(1, self.case.last + 1)]
-        found = [(outlook.order(ways), ways) for ways in itertools.product(*words)]
-        return sorted((row for row in found if row[0] < math.inf), key=lambda row: row[0])
+        now = time.perf_counter()
+        half = now + (self.deadline - now) * QUEUE_SHARE
+        found, rest = [], math.inf
+        for ways in itertools.product(*words):
+            if time.perf_counter() > half and self.best.tiling is not None:
+                rest = float(self.value(self.case.least_energy, self.case.floor))
+                break
+            found.append((outlook.order(ways), ways))
+        return sorted((row for row in found if row[0] < math.inf), key=lambda row: row[0]), rest
 
     def _bound(self, costs: Array) -> Array:
         """Least values of costs (energy; with time words per port and log steps), inf beyond the cap."""
@@ -115,7 +140,7 @@ class Search:
         fans = [self.case.machine.levels[at].fanout for at in self.case.fanouts if at >= level]
         return np.array(float(math.prod(fans)))
 
-    def _order(self, ways: tuple[Way, ...], outlook: Outlook) -> None:
+    def _order(self, ways: tuple[Way, ...], outlook: Outlook, bound: float) -> None:
         self._tables.clear()
         found = outlook.parts(ways, self.best.value * (1 - SAME))
         if min(len(part.chain) for part in found) == 0:
@@ -130,6 +155,9 @@ class Search:
         for start in range(0, len(parts[a].energy), rows):
             some = np.arange(start, min(start + rows, len(parts[a].energy)))
             for holding in range(len(self.case.pricers[c].holdings)):
+                if self._late():
+                    self._stop(bound)
+                    return
                 self._pairs(ways, (a, b, c), (parts[a].take(some), parts[b]), parts[c], holding)
 
     def _pairs(
@@ -253,7 +281,7 @@ class Search:
         most = max(1, TRIPLES_AT_ONCE // max(len(third.energy), 1))
         start, size = 0, FIRST_PAIRS
         while start < len(bound) and bound[start] < self.best.value * (1 - SAME):
-            if time.perf_counter() > self.deadline and self.best.tiling is not None:
+            if self._late():
                 self._stop(float(bound[start]))
                 return
             rows = np.arange(start, min(start + min(size, most), len(bound)))
