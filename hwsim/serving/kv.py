@@ -69,8 +69,12 @@ class BlockPool:
         return self.reserve_blocks or -(-tokens // self.block_tokens)
 
     def fits(self, request: Request, iteration: int) -> bool:
-        """Whether admission of the request's next prefill leaves the watermark free."""
-        need = (self.reserve_blocks or -(-request.prefill // self.block_tokens)) + self.watermark
+        """Whether admission of the request's next prefill leaves the watermark free.
+
+        A request whose cache is there already decodes at once: its next token counts.
+        """
+        tokens = request.prefill + request.kv_ready
+        need = (self.reserve_blocks or -(-tokens // self.block_tokens)) + self.watermark
         return self.committed + need <= self.total or self.used(iteration) + need <= self.total
 
     def possible(self, request: Request) -> bool:

@@ -21,6 +21,7 @@ from hwsim.serving.pipeline import PipelineReplica
 from hwsim.serving.prefix import PrefixCache, Tier
 from hwsim.serving.queues import make_queue
 from hwsim.serving.record import Record
+from hwsim.serving.replica import Replica
 from hwsim.serving.routers import make_router
 from hwsim.serving.simulate import load_trace, simulate
 from hwsim.serving.spec import ClusterSpec, ReplicaSpec
@@ -128,6 +129,23 @@ def test_memory_without_a_watermark_and_routers_that_look_at_it(
     slow = explicit(trace, spec.with_(options={"cap": 16}), 2, router)
     assert np.abs(found.column("end_s") - slow.record.column("end_s")).max() < 1e-9
     assert (found.column("restarts") == slow.record.column("restarts")).all()
+
+
+@pytest.mark.parametrize("policy", ["sarathi", "vllm", "vllm_v1"])
+def test_caches_from_elsewhere_never_overfill_the_memory(policy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    used: list[int] = []
+    begin = Replica._begin
+
+    def watched(self: Replica, *rest: Any) -> None:
+        begin(self, *rest)
+        used.append(self.kv_used - self.kv.total)
+
+    monkeypatch.setattr(Replica, "_begin", watched)
+    pools = Disaggregation(1, kv_bytes_per_token=1e4, bandwidth_bytes_per_s=1e10)
+    trace = generate(30.0, 120, seed=5, process="bursty", prompt=("uniform", 300.0), output=("uniform", 120.0))
+    result = simulate(trace, ClusterSpec([spec_of(policy, 90, watermark=0.0)] * 3), prepare=pools.prepare)
+    assert max(used) == 0
+    assert result.counts()["restarts"] > 0
 
 
 def test_decode_pools_of_every_policy_take_caches_from_elsewhere() -> None:
