@@ -44,7 +44,7 @@ class Search(g.Group):
     """What is looked for, and how long."""
 
     objective: Annotated[
-        str | None, typer.Option("--objective", help="energy, latency or edp [edp; latency without energies].")
+        str | None, typer.Option("--objective", help="energy, latency, edp or e.g. 0.7*energy+0.3*latency.")
     ] = None
     mapper: Annotated[str, typer.Option("--mapper", help="Catalog name or path of a mapper file.")] = "tiling"
     counting: Annotated[
@@ -53,6 +53,9 @@ class Search(g.Group):
     bypass: Annotated[bool, typer.Option("--bypass", help="Let tensors skip middle levels.")] = False
     uneven: Annotated[
         str | None, typer.Option("--uneven", metavar="LEVEL", help="Tile tensors at different depths in this memory.")
+    ] = None
+    dataflow: Annotated[
+        str | None, typer.Option("--dataflow", metavar="TENSOR", help="weights, inputs or outputs stay [any].")
     ] = None
     budget: Annotated[str | None, typer.Option("--budget", help="Wall time for all GEMMs, e.g. 2s [until proved].")] = (
         None

@@ -24,6 +24,8 @@ from hwsim.mapping.tiling.result import cycle_floor
 from hwsim.units import si
 
 LEAST_BUDGET_S: Final = 0.2
+# the loop that keeps a tile in place runs over the dimension which its tensor lacks: weights are B, inputs A
+STATIONARY: Final = {"weights": "M", "inputs": "N", "outputs": "K"}
 # Where a device file gives no energies, near words still have to be preferred over far ones among equal latencies:
 # pJ a word of nearest, middle and last level with the ratios of Eyeriss (Chen et al., ISCA 2016). Never reported.
 TIE_BREAK_PJ: Final = (1.0, 6.0, 200.0)
@@ -48,36 +50,49 @@ class Setup:
     options: dict[str, Any]
 
 
-def prepare(
-    device: Device,
-    *,
-    objective: str | None = None,
-    mapper: str = "tiling",
-    counting: str = "timeloop",
-    bypass: bool = False,
-    uneven: str | None = None,
-    dtype: str | None = None,
-) -> Setup:
+def prepare(device: Device, *, objective: str | None = None, mapper: str = "tiling", **options: Any) -> Setup:
     """The machine, objective and mapper of a run; the options are those of `map_workload`. Raises as it does."""
     loaded = load_mapper(mapper)
     kind = getattr(loaded.mapper, "kind", "tiling")
     if kind != "tiling":
         fix = f"`hwsim evaluate MODEL --hw {device.name} --mapper {mapper}` uses it, if that device's family does"
         raise InputError(f"mapper {mapper!r} decides no loops ({kind})", where="--mapper", seen=mapper, fix=fix)
-    machine = machine_of(device, dtype=dtype, counting=counting, bypass=bypass)
-    if uneven is not None:
-        names = [level.name for level in machine.levels[:-1]]
-        if uneven not in names:
-            raise unknown_name("memory between the multipliers and the last", uneven, names, where="--uneven")
-        machine = machine.split_level(uneven)
+    machine, said = _machine(device, **options)
     known = machine.mac_energy > 0 or any(level.read_energy > 0 for level in machine.levels)
     objective = objective or ("edp" if known else "latency")
     goal_of(objective)
     if not known:
         machine = _tie_break(machine, objective)
     _require_elements(machine)
-    options = {"counting": counting, "bypass": bypass, "uneven": uneven}
-    return Setup(device, machine, objective, loaded, known, options)
+    return Setup(device, machine, objective, loaded, known, said)
+
+
+def _machine(
+    device: Device,
+    *,
+    counting: str = "timeloop",
+    bypass: bool = False,
+    uneven: str | None = None,
+    dtype: str | None = None,
+    dataflow: str | None = None,
+) -> tuple[Machine, dict[str, Any]]:
+    """The tiling machine as the options change it, and those options as a document repeats them."""
+    machine = machine_of(device, dtype=dtype, counting=counting, bypass=bypass)
+    if dataflow is not None:
+        machine = _stationary(machine, dataflow)
+    if uneven is not None:
+        names = [level.name for level in machine.levels[:-1]]
+        if uneven not in names:
+            raise unknown_name("memory between the multipliers and the last", uneven, names, where="--uneven")
+        machine = machine.split_level(uneven)
+    return machine, {"counting": counting, "bypass": bypass, "uneven": uneven, "dataflow": dataflow}
+
+
+def _stationary(machine: Machine, dataflow: str) -> Machine:
+    """A copy whose nearest tiles of one tensor stay while the innermost loop above them runs."""
+    if dataflow not in STATIONARY:
+        raise unknown_name("dataflow", dataflow, STATIONARY, where="--dataflow")
+    return machine.with_level(machine.levels[1].name, stationary=STATIONARY[dataflow])
 
 
 def map_workload(
@@ -98,7 +113,8 @@ def map_workload(
     say: is told what is being worked on.
     options: those of `prepare`: objective (``energy``, ``latency``, ``edp``; None: edp where the device gives
         energies, else latency), mapper, counting, bypass, uneven (a memory in which tensors may be tiled at different
-        depths of the loop nest, shown as two halves), dtype.
+        depths of the loop nest, shown as two halves), dtype, dataflow (``weights``, ``inputs`` or ``outputs``: which
+        tensor's nearest tiles stay while the innermost loop above them runs).
 
     Raises
     ------

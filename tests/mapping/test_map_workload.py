@@ -126,3 +126,13 @@ def test_the_package_loads_no_solver() -> None:
     code = "import sys, hwsim.mapping, hwsim.mapping.plan; print('pulp' in sys.modules, 'highspy' in sys.modules)"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.split() == ["False", "False"]
+
+
+def test_a_dataflow_is_kept_and_a_misspelt_one_refused() -> None:
+    free, fixed = (_map("gemm:48x64x96", dataflow=name) for name in (None, "weights"))
+    nest = fixed["operators"][0]["tiling"]
+    inward = [d for d in nest["order_outer_to_inner"][1] if nest["temporal"][1]["MNK".index(d)] > 1]
+    assert len(inward) < 2 or inward[-1] == "M"
+    assert fixed["operators"][0]["energy_j"] >= free["operators"][0]["energy_j"] * (1 - 1e-12)
+    with pytest.raises(UnknownNameError, match="weights"):
+        _map("gemm:48x64x96", dataflow="weight")
