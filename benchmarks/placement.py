@@ -23,7 +23,7 @@ from hwsim.mapping.placement.problem import Column, Flow, Item, Site
 from hwsim.mapping.placement.tiers import time_of
 from hwsim.schema.loader import load_accelerator
 
-BUDGET_S = 2.0
+BUDGET_S = 10.0
 MODELS = (
     ("llama-2-7b", ("a40", "xeon-8380")),
     ("llama-2-70b", ("h100-pcie", "xeon-8480")),
@@ -100,9 +100,17 @@ def stages() -> None:
                 timed(label, lambda p=problem, o=objective: place_chain(p, o, any_order=False))
 
 
+ROOMS = {
+    "ample memory": (5.0,) * 4,
+    "one full memory": (0.4, 0.6, 5.0, 5.0),
+    "two full memories": (0.4, 5.0, 5.0, 0.3),
+    "three full memories": (0.4, 0.6, 2.0, 0.5),
+}
+
+
 def candidates() -> None:
-    """256 operators with 20 candidates each, any cut; ample memory, then three memories that bind."""
-    for rooms, words in (((5.0,) * 4, "ample memory"), ((0.4, 0.6, 2.0, 0.5), "three full memories")):
+    """256 operators with 20 candidates each, any cut; ample memory, then one to three memories that bind."""
+    for words, rooms in ROOMS.items():
         for seed in range(3):
             problem = graph(seed, 256, 4, 5, rooms)
             timed(
