@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import replace
 from typing import Final
 
 from hwsim.errors import InputError, unknown_name
@@ -51,7 +52,8 @@ def machine_of(
     clock = float(device.clock_hz)
     if clock <= 0:
         raise InputError("a tiling needs the clock of the device", where=device.name, fix="give cores.clock")
-    if len(device.memories) < 2:
+    core = device.units == 1 and "sram_per_core" in device.extra.get("mesh", {})
+    if len(device.memories) < 2 and not core:
         fix = "list an on-chip memory under memories, nearest first"
         raise InputError(f"{device.name} has one memory: nothing to tile for", where=device.name, fix=fix)
     if not all(isinstance(m.size_bytes, int | float) for m in device.memories):
@@ -62,8 +64,23 @@ def machine_of(
     units = min(int(device.units), max(int(a_cycle), 1))  # a type that needs several units a product has fewer of them
     levels = _levels(device, clock, bits, (units, whole_array(a_cycle / units)), bypass)
     energy = float(unit.energy_j_per_flop) * FLOP_PER_MAC * PJ_PER_J
-    notes = (f"{unit.dtype} operands",)
+    notes = (f"{unit.dtype} operands", *(["one core"] if core else []))
     return Machine(device.name, levels, energy, clock, bits, drain_reads=counting == "drains", notes=notes)
+
+
+def core_of(device: Device) -> Device:
+    """One core with its SRAM where that is the only memory (a wafer); any other device as it is.
+
+    Assumption: rates and peaks are shared evenly by the cores, and operands are in the core's SRAM already.
+    """
+    mesh = device.extra.get("mesh", {})
+    if len(device.memories) != 1 or "sram_per_core" not in mesh:
+        return device
+    cores, sram = float(device.units), device.memories[0]
+    room = float(mesh["sram_per_core"]) - float(mesh.get("reserved_per_core", 0.0))
+    rates = {"read_bytes_per_s": sram.read_bytes_per_s / cores, "write_bytes_per_s": sram.write_bytes_per_s / cores}
+    compute = tuple(replace(unit, peak_flop_per_s=unit.peak_flop_per_s / cores) for unit in device.compute)
+    return replace(device, units=1, compute=compute, memories=(replace(sram, size_bytes=room, **rates),))
 
 
 def whole_array(multipliers: float) -> int:
@@ -134,8 +151,6 @@ def _level(memory: Memory, clock: float, word_bits: float, *, last: bool, skip: 
 
 
 def _with(level: Level, **changes: float) -> Level:
-    from dataclasses import replace
-
     return replace(level, **changes)  # type: ignore[arg-type]
 
 

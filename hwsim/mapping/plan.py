@@ -11,7 +11,7 @@ from typing import Any, Final
 from hwsim.errors import InfeasibleError, InputError, unknown_name
 from hwsim.ir.platform import Device
 from hwsim.mapping import cache
-from hwsim.mapping.adapt import machine_of
+from hwsim.mapping.adapt import core_of, machine_of
 from hwsim.mapping.describe import operator as describe
 from hwsim.mapping.gemms import Work
 from hwsim.mapping.machine import TENSORS, Machine
@@ -57,6 +57,7 @@ def prepare(device: Device, *, objective: str | None = None, mapper: str = "tili
     if kind != "tiling":
         fix = f"`hwsim evaluate MODEL --hw {device.name} --mapper {mapper}` uses it, if that device's family does"
         raise InputError(f"mapper {mapper!r} decides no loops ({kind})", where="--mapper", seen=mapper, fix=fix)
+    device = core_of(device)
     machine, said = _machine(device, **options)
     known = machine.mac_energy > 0 or any(level.read_energy > 0 for level in machine.levels)
     objective = objective or ("edp" if known else "latency")
@@ -125,7 +126,7 @@ def map_workload(
     setup = prepare(device, **options)
     rows = []
     for index, work in enumerate(works):
-        _require_room(device, setup.machine, work.gemm)
+        _require_room(setup.device, setup.machine, work.gemm)
         say(f"mapping {index + 1} of {len(works)}: {work.gemm.name}")
         left = None if budget_s is None else max(budget_s - (time.perf_counter() - begun), 0.0) / (len(works) - index)
         rows.append(_row(setup, work, left, use_cache))

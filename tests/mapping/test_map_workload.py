@@ -136,3 +136,13 @@ def test_a_dataflow_is_kept_and_a_misspelt_one_refused() -> None:
     assert fixed["operators"][0]["energy_j"] >= free["operators"][0]["energy_j"] * (1 - 1e-12)
     with pytest.raises(UnknownNameError, match="weights"):
         _map("gemm:48x64x96", dataflow="weight")
+
+
+def test_a_wafer_maps_one_core_on_its_sram() -> None:
+    wafer = load_accelerator("wse2")[0]
+    row = map_workload(works_of(raw_graph("gemm:16x64x128")), wafer, use_cache=False)["operators"][0]
+    assert row["cycles"] == 16 * 64 * 128 / 4  # four multipliers a core
+    with pytest.raises(InfeasibleError, match="sram"):
+        map_workload(works_of(raw_graph("gemm:512x1024x1024")), wafer)
+    with pytest.raises(InputError, match="one memory"):
+        machine_of(wafer)
