@@ -16,14 +16,14 @@ from hwsim.mapping.conformance import check_mapper
 from hwsim.mapping.optimize import best_tiling
 from hwsim.mapping.placement.answer import Placement, Tiering
 from hwsim.mapping.placement.baselines import alone, equal_stages, greedy
-from hwsim.mapping.placement.chain import Chain, chain_of, cost_of_stages, stage_violations
+from hwsim.mapping.placement.chain import chain_of, cost_of_stages, stage_violations
 from hwsim.mapping.placement.contiguous import orders, place_chain
 from hwsim.mapping.placement.cuts import shortest
 from hwsim.mapping.placement.place import place_graph
 from hwsim.mapping.placement.polish import can_polish, polish
-from hwsim.mapping.placement.problem import Shared, cost_of, violations
-from hwsim.mapping.placement.tier_baselines import aware, interleave, nearest_first
-from hwsim.mapping.placement.tiers import Link, Phase, Tensor, Tier, TierProblem, place_tiers, tier_violations, time_of
+from hwsim.mapping.placement.problem import cost_of, violations
+from hwsim.mapping.placement.tier_baselines import interleave, nearest_first
+from hwsim.mapping.placement.tiers import TierProblem, place_tiers, tier_violations, time_of
 from hwsim.mapping.placement.unroll import folded_choice, unrolled_problem
 from hwsim.mapping.placement.verify import verified
 from hwsim.mapping.problem import Gemm
@@ -109,59 +109,6 @@ def test_programs_equal_enumeration(case: Any) -> None:
 def test_programs_equal_enumeration_on_200_instances(case: Any) -> None:
     for seed in range(200):
         case(1000 + seed)
-
-
-def _path_case(seed: int) -> None:
-    """Sums over unfolded graphs go by paths, and what they say is the enumeration's word."""
-    rng = np.random.default_rng(seed)
-    shape = [(5, 3, 1), (4, 2, 2), (6, 2, 1), (4, 3, 2)][seed % 4]
-    problem = random_graph(rng, *shape, tight=(0.4, 0.45, 0.6, 0.8)[seed % 4], uniform=seed % 2 == 0)
-    if seed % 5 == 0:
-        problem = replace(problem, shared=(Shared("tied", 3.0, (0, 2)),))
-    objective = ("latency", "energy")[seed % 3 == 0]
-    best = enumerate_graph(problem, objective)
-    if math.isinf(best):
-        with pytest.raises(InfeasibleError):
-            place_graph(problem, objective)
-        return
-    found = place_graph(problem, objective)
-    _same(found.report, best)
-    assert found.report.solver == "paths" and violations(problem, found.choice) == []
-
-
-def test_paths_equal_enumeration() -> None:
-    for seed in range(8):
-        _path_case(seed)
-
-
-@pytest.mark.long
-def test_paths_equal_enumeration_on_300_instances() -> None:
-    for seed in range(300):
-        _path_case(2000 + seed)
-
-
-@pytest.mark.parametrize("memories", [1, 2, 3])
-def test_paths_equal_the_whole_program_where_memories_are_full(memories: int) -> None:
-    problem = random_graph(np.random.default_rng(memories), 24, 3, 3, tight=0.5)
-    need = 17.0 * len(problem.items)
-    rooms = tuple(
-        replace(s, memory_bytes=s.memory_bytes if k < memories else need) for k, s in enumerate(problem.sites)
-    )
-    problem = replace(problem, sites=rooms)
-    for objective in ("latency", "energy"):
-        paths, whole = place_graph(problem, objective), place_graph(problem, objective, solver="highs")
-        assert (paths.report.solver, whole.report.solver) == ("paths", "highs")
-        assert paths.report.status == "optimal" and violations(problem, paths.choice) == []
-        assert paths.report.objective == pytest.approx(whole.report.objective, rel=1e-9)
-
-
-def test_equal_operators_do_not_multiply_paths() -> None:
-    layers = random_graph(np.random.default_rng(4), 2, 2, 2, tight=0.6, copies=24)
-    problem = unrolled_problem(replace(layers, shared=()))
-    begun = time.process_time()
-    found = place_graph(problem)
-    assert found.report.status == "optimal" and found.report.solver == "paths"
-    assert time.process_time() - begun < 5
 
 
 def test_tensors_kept_on_chip_equal_enumeration() -> None:
@@ -343,82 +290,6 @@ def test_any_number_of_tiers_is_never_slower_than_two() -> None:
         free, two = place_tiers(problem, kinds=None), place_tiers(problem)
         assert free.report.objective <= two.report.objective * (1 + 1e-9)
         assert time_of(problem, interleave(problem)) >= free.report.objective * (1 - 1e-9)
-
-
-def _cards_case(seed: int) -> None:
-    """Tiers of any number, count and rate, any mix of tensors: no legal rule of thumb is faster than the program."""
-    rng = np.random.default_rng(seed)
-    tiers, tensors = int(rng.integers(2, 5)), int(rng.integers(2, 9))
-    sizes, rates = rng.lognormal(2, 1, tensors), np.sort(rng.uniform(5, 300, tiers))[::-1]
-    shares = [rng.uniform(0.1, 0.9), *rng.uniform(1.0, 2.0, tiers - 1)]
-    cards = [1, *rng.integers(1, 9, tiers - 1).tolist()]
-    link = Link("link", float(rng.uniform(5, 60)), tuple(range(tiers)))
-    moved = sizes * rng.integers(0, 4, (2, tensors))
-    phases = (
-        Phase("stream", moved[0], rates, float(rng.uniform(0, 5)), 1.0, (link,)),
-        Phase("walk", moved[1], rates, serial=seed % 2 == 1),
-    )
-    kinds = tuple(Tier(f"t{t}", float(sizes.sum() * shares[t]), cards[t]) for t in range(tiers))
-    problem = TierProblem("cards", kinds, tuple(Tensor(f"k{k}", float(s)) for k, s in enumerate(sizes)), phases)
-    best = place_tiers(problem).report
-    assert best.status == "optimal"
-    hot = np.argsort(-moved[1] / sizes, kind="stable").tolist()
-    walked = [k for k in hot if moved[1][k] > 0]
-    rules = (
-        interleave(problem),
-        nearest_first(problem),
-        nearest_first(problem, hot),
-        aware(problem, walked, [k for k in hot if k not in walked]),
-    )
-    for shares_of in rules:
-        if not tier_violations(problem, shares_of):
-            assert time_of(problem, shares_of) >= best.objective * (1 - 1e-9)
-
-
-def test_tiers_are_never_worse_than_greedy_and_interleave() -> None:
-    for seed in range(20):
-        _cards_case(seed)
-
-
-@pytest.mark.long
-def test_tiers_are_never_worse_than_greedy_and_interleave_on_200_cases() -> None:
-    for seed in range(200):
-        _cards_case(3000 + seed)
-
-
-def _hard_chain(seed: int, n: int, sites: int, room: float, comm: float) -> Chain:
-    """Unequal devices, memories and links; boundaries that cost; every second one has a weight read at both ends."""
-    rng = np.random.default_rng(seed)
-    base = random_chain(rng, n, sites, room)
-    share = rng.uniform(0.5, 1.5, sites)
-    rooms = tuple(
-        replace(s, memory_bytes=s.memory_bytes * sites * share[k] / share.sum()) for k, s in enumerate(base.sites)
-    )
-    rate = rng.uniform(0.3, 1.7, (sites, sites)) * comm * (1 - np.eye(sites))
-    tied = ((float(base.memory_bytes[:, 0].sum() * 0.02), (0, n - 1)),) if seed % 2 else ()
-    energy = base.time_s * rng.uniform(0.5, 2, sites)
-    return replace(base, sites=rooms, energy_j=energy, seconds_per_byte=rate, joules_per_byte=rate, shared=tied)
-
-
-def test_hard_stages_equal_enumeration() -> None:
-    for seed in range(12):
-        chain = _hard_chain(seed, 7, 2 + seed % 2, (1.05, 1.3, 2.0)[seed % 3], (0.1, 1.0, 3.0)[seed % 3])
-        for objective in OBJECTIVES:
-            best = enumerate_stages(chain, objective)
-            if math.isinf(best):
-                with pytest.raises(InfeasibleError):
-                    place_chain(chain, objective)
-            else:
-                _same(place_chain(chain, objective).report, best)
-
-
-@pytest.mark.parametrize("objective", ["latency", "throughput"])
-def test_hard_stages_of_200_operators_on_8_devices(objective: str) -> None:
-    for seed in (0, 1):
-        begun = time.process_time()
-        found = place_chain(_hard_chain(seed, 200, 8, 1.3, 1.0), objective, any_order=False)
-        assert found.report.status == "optimal"
-        assert time.process_time() - begun < 4
 
 
 class _Broken:
