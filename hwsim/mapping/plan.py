@@ -57,7 +57,6 @@ def prepare(device: Device, *, objective: str | None = None, mapper: str = "tili
     if kind != "tiling":
         fix = f"`hwsim evaluate MODEL --hw {device.name} --mapper {mapper}` uses it, if that device's family does"
         raise InputError(f"mapper {mapper!r} decides no loops ({kind})", where="--mapper", seen=mapper, fix=fix)
-    device = core_of(device)
     machine, said = _machine(device, **options)
     known = machine.mac_energy > 0 or any(level.read_energy > 0 for level in machine.levels)
     objective = objective or ("edp" if known else "latency")
@@ -123,7 +122,7 @@ def map_workload(
     InputError: unknown names, or an energy objective on a device without energies.
     """
     begun = time.perf_counter()
-    setup = prepare(device, **options)
+    setup = prepare(core_of(device), **options)
     rows = []
     for index, work in enumerate(works):
         _require_room(setup.device, setup.machine, work.gemm)
@@ -162,7 +161,7 @@ def explain_workload(
     from hwsim.mapping.describe.whatif import Probe, what_more_buys
 
     deadline = math.inf if budget_s is None else time.perf_counter() + budget_s
-    setup = prepare(device, **options)
+    setup = prepare(core_of(device), **options)
 
     def solve(machine: Machine, gemm: Gemm, left: float | None) -> Decision:
         rest = "" if left is None else f", {left:.0f} s left"
