@@ -91,7 +91,7 @@ def words_moved(moved: Moved, tiling: Tiling) -> dict[Any, int]:
     return {(kind, level, t): getattr(moved, kind)[level, t] for kind, level, t in grid}
 
 
-@settings(max_examples=150)
+@settings(max_examples=80)
 @given(nests(ragged=False))
 def test_words_energy_and_cycles_equal_the_simulator(case: tuple[Machine, Gemm, Tiling]) -> None:
     machine, gemm, tiling = case
@@ -137,7 +137,7 @@ def busiest(machine: Machine, moved: Moved, level: int, kinds: tuple[str, ...]) 
     return max(found.values(), default=0.0)
 
 
-@settings(max_examples=150)
+@settings(max_examples=80)
 @given(nests(ragged=True))
 def test_sizes_that_do_not_divide(case: tuple[Machine, Gemm, Tiling]) -> None:
     """Exact where loops are counted as a controller counts them; looking at the tiles themselves saves a little."""
@@ -154,7 +154,7 @@ def test_sizes_that_do_not_divide(case: tuple[Machine, Gemm, Tiling]) -> None:
     assert float(counts.cycles) <= math.ceil(slowest(machine, moved) * (1 + 1e-12))
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(nests(ragged=True))
 def test_footprints_hold_what_arrives(case: tuple[Machine, Gemm, Tiling]) -> None:
     machine, gemm, tiling = case
