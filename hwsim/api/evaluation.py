@@ -211,4 +211,5 @@ def compare(workload: str, hardware: Sequence[str], **scenario: Any) -> dict[str
             columns.append(evaluate(workload, name, **scenario).document)
         except InfeasibleError as error:
             columns.append({"hardware": {"name": name}, "infeasible": error.render(), "budget": error.budget})
-    return {"schema": "hwsim/comparison@1", "columns": columns}
+    what_if = {path: str(value) for path, value in (scenario.get("what_if") or {}).items()}
+    return {"schema": "hwsim/comparison@1", "what_if": what_if, "columns": columns}

@@ -9,11 +9,12 @@ from hwsim.cli import options as o
 from hwsim.errors import InfeasibleError
 
 
-class Run(g.Splits):
+class Run(g.Layout):
     """On what terms the machines are compared."""
 
     efficiency: o.Efficiency = "calibrated"
     price: o.Price = None
+    set_: o.Set = None
 
 
 @g.grouped
@@ -27,9 +28,10 @@ def command(
 ) -> None:
     """The same scenario on several machines; what differs besides the machine is said above the table.
 
+    -o FILE.html writes a page with charts, what binds each, who is refused and why, and sources of prices.
     Exit code 3 where none of them can run it; the table says why.
     """
-    form = to.form("table", "json", "csv")
+    form = to.form("table", "json", "csv", "html")
     from hwsim.api import compare
 
     comparison = compare(workload, hw, **g.keywords(request, run, mapping))
@@ -45,6 +47,10 @@ def _render(comparison: dict[str, object], form: str) -> str:
         from hwsim.report.frames import comparison_csv
 
         return comparison_csv(comparison)
+    if form == "html":
+        from hwsim.report.comparison_page import comparison_page
+
+        return comparison_page(comparison)
     from hwsim.report.table import comparison_table
 
     return comparison_table(comparison)

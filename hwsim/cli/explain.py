@@ -17,7 +17,7 @@ _WHOLE: Final = "give a document as evaluate or map --format json writes it"
 _SAVED: Final = ("hwsim/estimate@1", MAPPING)
 
 
-class Run(g.Splits):
+class Run(g.Layout):
     """How the estimate whose numbers are explained is made."""
 
     efficiency: o.Efficiency = "calibrated"

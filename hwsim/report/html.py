@@ -29,6 +29,7 @@ def page(document: rows.Document) -> str:
         "estimate.html.j2",
         title=rows.headline(document),
         document=document,
+        warnings=[text for text in (rows.misfit(document), *document["warnings"]) if text],
         figures=figure_blocks(drawn),
         metrics=rows.metric_rows(document),
         tasks=rows.task_rows(document),

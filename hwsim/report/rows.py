@@ -171,6 +171,17 @@ def memory_line(document: Document) -> str:
     )
 
 
+def misfit(document: Document) -> str:
+    """That the scenario does not fit in memory, and by how much; nothing where it does."""
+    m, s = document["memory"], document["scenario"]
+    if m["fits"]:
+        return ""
+    return (
+        f"{document['workload']['name']} does not fit on {document['hardware']['name']} with tp {s['tp']}, "
+        f"pp {s['pp']}, batch {s['batch']}, so no number here can be reached: {memory_line(document)}"
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class RooflinePoint:
     """One operator on the roofline: intensity over main-memory bytes, attained and attainable rate of one device."""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import io
 import sys
-from collections.abc import Sequence
 from typing import Any
 
+from hwsim.report import comparison as compared
 from hwsim.report import rows
 from hwsim.report.grid import grid, terminal_width
-from hwsim.units import gib, si
+from hwsim.units import si
 
 
 def render(*parts: Any) -> str:
@@ -72,88 +72,30 @@ def roofline_table(document: rows.Document) -> str:
         for p in rows.roofline_points(document)
     ]  # fmt: skip
     header = ("phase", "operator", "FLOP/B", "bound by", "attained", "attainable", "of roof", "time")
-    return render(head, "", grid(header, body, left=(0, 1, 3)))
+    warned = [f"warning: {text}" for text in (rows.misfit(document),) if text]
+    return render(*warned, head, "", grid(header, body, left=(0, 1, 3)))
 
 
 def comparison_table(comparison: rows.Document) -> str:
     """Machines as columns, metrics as rows, the best value of each row marked."""
     columns = comparison["columns"]
-    names = [c["hardware"]["name"] for c in columns]
-    good = [c for c in columns if "metrics" in c]
-    header = ("metric", *names, "best")
+    header = ("metric", *(c["hardware"]["name"] for c in columns), "best")
     body: list[tuple[str, ...]] = []
-    for name in (name for name in rows.METRICS if any(name in c["metrics"] for c in good)):
-        body.append(_compare_row(name, columns))
-        if name in _BANDED and any(_band(c, name) for c in columns):
-            body.append(("  band (80 %)", *(_band(c, name) for c in columns), ""))
-    body.append(("bound by", *(_phase_bounds(c) for c in columns), ""))
-    body.append(("memory used", *(_memory_share(c) for c in columns), ""))
-    body.append(("largest batch", *(str(c["memory"]["max_batch"]) if "memory" in c else "-" for c in columns), ""))
-    reasons = [f"{c['hardware']['name']}: {c['infeasible']}" for c in columns if "infeasible" in c]
-    first = f"{good[0]['workload']['name']}: {_common_line(good)}" if good else "no machine can run this"
-    notes = [f"warning: {c['hardware']['name']}: {w}" for c in good for w in c["warnings"]]
-    return render(first, *(f"note: {n}" for n in differences(good)), "", grid(header, body), *reasons, *notes)
+    for row in compared.metric_rows(comparison):
+        body.append((row.label, *(_cell(c) for c in row.cells), row.winner))
+        if row.name in _BANDED and any(c.band for c in row.cells):
+            body.append(("  band (80 %)", *(c.band for c in row.cells), ""))
+    body.append(("bound by", *map(compared.phase_bounds, columns), ""))
+    body.append(("memory used", *map(compared.memory_share, columns), ""))
+    body.append(("largest batch", *map(compared.largest_batch, columns), ""))
+    notes = [f"note: {n}" for n in compared.differences(compared.able(comparison))]
+    reasons = [f"{name}: {why}" for name, why in compared.refusals(comparison)]
+    said = [f"warning: {text}" for text in compared.warnings(comparison)]
+    return render(compared.headline(comparison), *notes, "", grid(header, body), *reasons, *said)
 
 
 _BANDED = ("tpot_s", "latency_s", "cost_usd_per_mtok")
-_FORMATS = ("weights", "activations", "kv_cache")
 
 
-def _band(column: rows.Document, name: str) -> str:
-    metric = column.get("metrics", {}).get(name, {})
-    return rows.span(metric.get("low"), metric.get("high"), rows.METRICS[name][1])
-
-
-def _common_line(columns: Sequence[rows.Document]) -> str:
-    """The scenario; a format that the machines do not share is left to the notes."""
-    own = [key for key in _FORMATS if len({c["scenario"][key] for c in columns}) > 1]
-    scenario = columns[0]["scenario"] | dict.fromkeys(own, "of each machine")
-    return rows.scenario_line({**columns[0], "scenario": scenario})
-
-
-def differences(columns: Sequence[rows.Document]) -> list[str]:
-    """What the compared documents do not share besides the machine: formats, prices, status."""
-    found = []
-    for label, get in (
-        ("weight format", lambda c: c["scenario"]["weights"]),
-        ("activation format", lambda c: c["scenario"]["activations"]),
-        ("KV cache format", lambda c: c["scenario"]["kv_cache"]),
-        ("price term", lambda c: (c["provenance"]["price"] or {}).get("term", "none")),
-        ("price date", lambda c: (c["provenance"]["price"] or {}).get("date", "none")),
-        ("status", lambda c: c["hardware"]["status"]),
-        ("devices", lambda c: c["hardware"]["devices"]),
-    ):
-        values = {c["hardware"]["name"]: get(c) for c in columns}
-        if len(set(values.values())) > 1:
-            found.append(f"{label} differs: " + ", ".join(f"{name} {value}" for name, value in values.items()))
-    return found
-
-
-_LESS_IS_BETTER = ("_s", "_j_per_token", "_usd_per_mtok", "_w")
-
-
-def _compare_row(name: str, columns: Sequence[rows.Document]) -> tuple[str, ...]:
-    label, unit, _ = rows.METRICS[name]
-    values = [c["metrics"][name]["value"] if "metrics" in c and name in c["metrics"] else None for c in columns]
-    known = [v for v in values if v is not None]
-    less = name.endswith(_LESS_IS_BETTER) and not name.endswith("_per_s")
-    best = (min if less else max)(known)
-    winner = columns[values.index(best)]["hardware"]["name"]
-    cells = []
-    for value in values:
-        ratio = "" if value is None or value == best or not best else f" ({value / best:.2f}x)"
-        cells.append("-" if value is None else rows.quantity(value, unit) + ratio)
-    return (label, *cells, winner)
-
-
-def _phase_bounds(column: rows.Document) -> str:
-    return ", ".join(f"{p['name']} {p['bound']}" for p in column["phases"]) if "phases" in column else "infeasible"
-
-
-def _memory_share(column: rows.Document) -> str:
-    if "memory" not in column:
-        return "-"
-    m = column["memory"]
-    return (
-        f"{gib(m['weights_bytes'] + m['kv_cache_bytes'] + m['activations_bytes'], 1)} of {gib(m['capacity_bytes'], 0)}"
-    )
+def _cell(cell: compared.Cell) -> str:
+    return (cell.value or "-") + (f" ({cell.times_best})" if cell.times_best else "")
