@@ -36,6 +36,7 @@ def plan(workload: str, hardware: str | Device | Platform, **options: Any) -> Pl
     """
     from hwsim.explore.plan_question import PLAN_DEFAULTS, answer
 
+    _require_model(workload)
     asked = {name: options.pop(name) for name in tuple(options) if name in PLAN_DEFAULTS}
     for name in ("tp", "pp", "ep", "dp", "sp"):
         if name in options:
@@ -61,6 +62,7 @@ def plan_stages(workload: str, stages: Sequence[str], *, batch: int = 1, **optio
     from hwsim.explore.mixed_stages import Stage, parse_stage, split_stages
     from hwsim.frontends.formats import Formats
 
+    _require_model(workload)
     sizes = (options.pop("prompt", None), options.pop("output", 128), options.pop("what_if", None))
     found: list[Stage] = []
     hashes: dict[str, Any] = {}
@@ -122,6 +124,7 @@ def plan_training(workload: str, hardware: str | Device | Platform, **options: A
     """
     from hwsim.explore.training_search import TRAINING_DEFAULTS, train
 
+    _require_model(workload)
     asked = {name: options.pop(name, value) for name, value in TRAINING_DEFAULTS.items()}
     options.setdefault("weights", "bf16")
     model, platform, scenario, hashes = prepare(
@@ -129,3 +132,16 @@ def plan_training(workload: str, hardware: str | Device | Platform, **options: A
     )
     about = {"workload": describe(model), "hardware": {"name": platform.name, "device": platform.device.name}}
     return Plan(train(model.model, platform, scenario, asked, {**about, "inputs": hashes}))
+
+
+def _require_model(workload: str) -> None:
+    """Refuse a raw operator, which has no layers, sequences or tokens to divide. Raises InputError."""
+    from hwsim.frontends.raw import is_raw
+
+    if is_raw(workload):
+        raise InputError(
+            "a plan divides a model over devices; this is one operator",
+            where="WORKLOAD",
+            seen=workload,
+            fix="name a model (`hwsim list models`), or map its loops: leave out --mapper parallelism",
+        )

@@ -10,6 +10,7 @@ from typing import Any, Final
 import numpy as np
 
 from hwsim.errors import CheckFailedError, InfeasibleError, InputError
+from hwsim.explore.layout_claims import Asked, Verdict, judged, keeps, same_figures
 from hwsim.explore.layout_stages import refiner
 from hwsim.explore.layouts import Costed, Search, cost_layouts, price
 from hwsim.mapping.parallelism.choose import Choice, Refined, as_is
@@ -36,14 +37,17 @@ def plan(search: Search, mapper: Any, goal: Goal, about: Mapping[str, Any]) -> d
     Raises
     ------
     InfeasibleError: no layout is legal, fits or keeps the limits; the message names the limit and what is missing.
-    CheckFailedError: the mapper chose a layout that breaks a limit, or whose figures are not the engine's.
+    CheckFailedError: the mapper chose a layout that breaks a limit, or whose figures are not the engine's, or claims
+    another objective than it has. That it calls best what another layout beats is said in the document (``solver``).
     """
     costed = cost_layouts(search)
     columns = costed.columns
     _answerable(costed, goal, search)
-    refine = refiner(search, columns)
+    refine = Asked(refiner(search, columns))
     choice: Choice = mapper.map(columns, goal.objective, goal.limits, refine, goal.budget_s)
-    _check(search, columns, choice, goal)
+    _check(search, columns, choice, goal, refine)
+    ranking = _ranking(columns, goal, refine, choice)
+    verdict = judged(columns, goal.objective, goal.limits, choice, refine)
     good = allowed(columns, goal.limits)
     return {
         "schema": SCHEMA,
@@ -54,10 +58,10 @@ def plan(search: Search, mapper: Any, goal: Goal, about: Mapping[str, Any]) -> d
         "mapper": mapper.name,
         "considered": _considered(costed, goal),
         "chosen": _row(columns, choice.best),
-        "solver": _report(choice),
-        "ranking": [_row(columns, one) for one in _ranking(columns, goal, refine, choice)],
+        "solver": _report(columns, choice, verdict),
+        "ranking": [_row(columns, one) for one in ranking],
         "pareto": [_row(columns, as_is(columns, int(i))) for i in pareto(columns, good)],
-        "binds": _binds(columns, goal, choice),
+        "binds": _binds(columns, goal, choice, verdict.report.bound),
     }
 
 
@@ -65,8 +69,9 @@ def _finite(value: float) -> float | None:
     return float(value) if math.isfinite(value) else None
 
 
-def _report(choice: Choice) -> dict[str, Any]:
-    report = choice.report
+def _report(columns: Columns, choice: Choice, verdict: Verdict) -> dict[str, Any]:
+    """What holds of the choice; `claimed` is the mapper's own word, `better` the best known layout if another."""
+    report = verdict.report
     return {
         "solver": report.solver,
         "version": report.version,
@@ -75,6 +80,8 @@ def _report(choice: Choice) -> dict[str, Any]:
         "bound": report.bound,
         "gap": report.gap,
         "refined": len(choice.refined),
+        "claimed": choice.report.status,
+        "better": None if verdict.better is None else _row(columns, verdict.better),
     }
 
 
@@ -130,7 +137,7 @@ def _too_slow(columns: Columns, name: str, metric: Any, limit: float, among: Any
     )
 
 
-def _check(search: Search, columns: Columns, choice: Choice, goal: Goal) -> None:
+def _check(search: Search, columns: Columns, choice: Choice, goal: Goal, refine: Asked) -> None:
     """The chosen column, re-costed as `hwsim evaluate` would with all laws on, must agree and keep the limits."""
     best = choice.best
     layout = columns.layouts[int(columns.layout[best.index])]
@@ -139,10 +146,9 @@ def _check(search: Search, columns: Columns, choice: Choice, goal: Goal) -> None
         seen, true = float(getattr(columns, name)[best.index]), float(value[0])
         if np.isfinite(seen) and abs(seen - true) > AGREEMENT * abs(true):
             raise CheckFailedError(f"{name} of {layout} is not the engine's", seen=f"{seen} and {true}")
-    slow = best.ttft_s > goal.limits.ttft_s or best.tpot_s > goal.limits.tpot_s
-    if slow or not bool(columns.fits[best.index]):
+    if not keeps(best, goal.limits) or not bool(columns.fits[best.index]):
         raise CheckFailedError("the mapper chose a layout that breaks a limit", where=str(layout))
-    if best.partition is None and layout.pp == 1 and best != as_is(columns, best.index):
+    if not same_figures(best, refine(best.index)):
         raise CheckFailedError("the mapper changed the figures of its choice", where=str(layout))
 
 
@@ -180,7 +186,7 @@ def _ranking(columns: Columns, goal: Goal, refine: Any, choice: Choice) -> list[
             ranked.append(refine(index))
         except InfeasibleError:
             continue
-    kept = [r for r in ranked[1:] if r.ttft_s <= goal.limits.ttft_s and r.tpot_s <= goal.limits.tpot_s]
+    kept = [r for r in ranked[1:] if keeps(r, goal.limits)]
     return [choice.best, *sorted(kept, key=lambda r: r.value(goal.objective, columns.devices))]
 
 
@@ -212,10 +218,9 @@ def _row(columns: Columns, one: Refined) -> dict[str, Any]:
     }
 
 
-def _binds(columns: Columns, goal: Goal, choice: Choice) -> list[dict[str, Any]]:
-    """What each limit costs: the best bound without it, over the chosen value."""
+def _binds(columns: Columns, goal: Goal, choice: Choice, bound: float) -> list[dict[str, Any]]:
+    """What each limit costs: the best bound without it, over the bound with all (the chosen value, where proved)."""
     value = columns.value(goal.objective)
-    chosen = choice.best.value(goal.objective, columns.devices)
     found: list[dict[str, Any]] = []
     cases = {
         "ttft": (allowed(columns, goal.limits.without("ttft_s")), goal.limits.ttft_s, choice.best.ttft_s),
@@ -230,6 +235,6 @@ def _binds(columns: Columns, goal: Goal, choice: Choice) -> list[dict[str, Any]]
         if not math.isfinite(limit) or not open_.any():
             continue
         best = float(value[open_].min())
-        gain = (chosen - best) / abs(chosen)
+        gain = (bound - best) / abs(bound)
         found.append({"limit": name, "allowed": limit, "used": used, "gain_without": max(gain, 0.0)})
     return found

@@ -10,17 +10,19 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final
 
 from hwsim.errors import InputError, unknown_name
 from hwsim.ir.platform import ComputeUnit, Device, Memory
 from hwsim.mapping.machine import Level, Machine
+from hwsim.units import si
 
 # Words a cycle that one multiplier can ask of its nearest level: reads of A, B, Z, an update of Z, three fills.
 MOST_WORDS_PER_MAC: Final = 7.0
 PJ_PER_J: Final = 1e12
 FLOP_PER_MAC: Final = 2
 PEAK_ROUNDING: Final = 0.005  # peaks and clocks of datasheets have about three digits (assumption)
+ARRAY_ROUNDING: Final = 0.02  # relative: multipliers times clock may be off a peak by this
 PREFERRED: Final = ("bf16", "fp16")
 COUNTINGS: Final = ("timeloop", "drains")
 
@@ -45,7 +47,8 @@ def machine_of(
 
     Raises
     ------
-    InputError: the device gives no clock, or fewer than two memories. UnknownNameError: no such counting or dtype.
+    InputError: the device gives no clock, fewer than two memories, or a peak that no whole number of multipliers has
+    (less than one product a cycle, say). UnknownNameError: no such counting or dtype.
     """
     if counting not in COUNTINGS:
         raise unknown_name("counting", counting, COUNTINGS, where="--counting")
@@ -61,8 +64,7 @@ def machine_of(
     unit = _compute(device, dtype)
     bits = word_bits or float(re.findall(r"\d+", unit.dtype)[0])
     a_cycle = float(unit.peak_flop_per_s) / (FLOP_PER_MAC * clock) * (1 + 1e-9)
-    units = min(int(device.units), max(int(a_cycle), 1))  # a type that needs several units a product has fewer of them
-    levels = _levels(device, clock, bits, (units, whole_array(a_cycle / units)), bypass)
+    levels = _levels(device, clock, bits, _multipliers(device, unit, a_cycle), bypass)
     energy = float(unit.energy_j_per_flop) * FLOP_PER_MAC * PJ_PER_J
     notes = (f"{unit.dtype} operands", *(["one core"] if core else []))
     return Machine(device.name, levels, energy, clock, bits, drain_reads=counting == "drains", notes=notes)
@@ -78,9 +80,33 @@ def core_of(device: Device) -> Device:
         return device
     cores, sram = float(device.units), device.memories[0]
     room = float(mesh["sram_per_core"]) - float(mesh.get("reserved_per_core", 0.0))
-    rates = {"read_bytes_per_s": sram.read_bytes_per_s / cores, "write_bytes_per_s": sram.write_bytes_per_s / cores}
+    rates: dict[str, Any] = {
+        "read_bytes_per_s": sram.read_bytes_per_s / cores,
+        "write_bytes_per_s": sram.write_bytes_per_s / cores,
+    }
     compute = tuple(replace(unit, peak_flop_per_s=unit.peak_flop_per_s / cores) for unit in device.compute)
     return replace(device, units=1, compute=compute, memories=(replace(sram, size_bytes=room, **rates),))
+
+
+def _multipliers(device: Device, unit: ComputeUnit, a_cycle: float) -> tuple[int, int]:
+    """Cores, and multipliers of one, whose products a cycle are those of a peak. Raises InputError.
+
+    A type that needs several cores a product has fewer of them; one that a core does a fraction more of than a whole
+    number has the next whole number on fewer cores.
+    """
+    cores = min(int(device.units), max(int(a_cycle), 1))
+    each = whole_array(a_cycle / cores)
+    if abs(cores * each - a_cycle) > ARRAY_ROUNDING * a_cycle:
+        each = math.ceil(a_cycle / cores)
+        cores = max(int(a_cycle / each), 1)
+    if abs(cores * each - a_cycle) > ARRAY_ROUNDING * a_cycle:
+        raise InputError(
+            f"{a_cycle:.3g} products a cycle are no whole number of multipliers",
+            where=f"{device.name}.compute.{unit.unit}.{unit.dtype}.peak",
+            seen=f"{si(float(unit.peak_flop_per_s), 'FLOP/s')} at {si(float(device.clock_hz), 'Hz')}",
+            fix=f"a peak that is a multiple of {si(FLOP_PER_MAC * float(device.clock_hz), 'FLOP/s')}",
+        )
+    return cores, each
 
 
 def whole_array(multipliers: float) -> int:

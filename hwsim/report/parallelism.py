@@ -126,13 +126,18 @@ def layout_name(row: Document) -> str:
 def _headline(document: Document) -> str:
     best = document["chosen"]
     where = f"{document['devices']} devices of {document['hardware']['name']}"
-    value = {
-        "latency": si(best["latency_s"], "s") + " a request",
-        "throughput": f"{best['tokens_per_s_device']:.4g} token/s/device",
-        "energy": si(best["energy_j_per_token"], "J") + "/token",
-        "cost": f"{best['cost_usd_per_mtok'] or 0:.4g} USD/Mtoken",
-    }[document["objective"]]
+    value = _value(document, best)
     return f"{document['workload']['name']} on {where}: {layout_name(best)} at batch {best['batch']}, {value}"
+
+
+def _value(document: Document, row: Document) -> str:
+    """What a layout has of the objective."""
+    return {
+        "latency": si(row["latency_s"], "s") + " a request",
+        "throughput": f"{row['tokens_per_s_device']:.4g} token/s/device",
+        "energy": si(row["energy_j_per_token"], "J") + "/token",
+        "cost": f"{row['cost_usd_per_mtok'] or 0:.4g} USD/Mtoken",
+    }[document["objective"]]
 
 
 def _question(document: Document) -> str:
@@ -206,4 +211,13 @@ def _proof(document: Document) -> str:
     pipelines = f", {s['refined']} candidate{'s' * (s['refined'] > 1)} with exact stages"
     if s["status"] == "optimal":
         return f"proved best ({value}, gap 0, {s['solver']} {s['version']}{pipelines})"
-    return f"best found {value}, bound {abs(s['bound']):.6g}, gap {s['gap'] * 100:.3g} % ({s['solver']}{pipelines})"
+    text = f"best found {value}, bound {abs(s['bound']):.6g}, gap {s['gap'] * 100:.3g} % ({s['solver']}{pipelines})"
+    return text if s.get("better") is None else f"{_beaten(document)}\nchosen {text.removeprefix('best found ')}"
+
+
+def _beaten(document: Document) -> str:
+    """The layout that beats the chosen one, and what the mapper said of its own."""
+    better, claimed = document["solver"]["better"], document["solver"]["claimed"]
+    said = f", though {document['mapper']} calls its choice proved" if claimed == "optimal" else ""
+    at = f"{layout_name(better)} at batch {better['batch']}"
+    return f"not the best: {at} keeps the limits with {_value(document, better)}{said}"

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from hwsim.api import vary
 from hwsim.cli.main import run
 from hwsim.errors import InfeasibleError, InputError, UnknownNameError
 from hwsim.frontends.catalog import load_model
@@ -17,6 +19,7 @@ from hwsim.mapping.adapt import machine_of
 from hwsim.mapping.gemms import works_of
 from hwsim.mapping.plan import map_workload
 from hwsim.mapping.registry import load_mapper
+from hwsim.mapping.tiling.goal import goal_of
 from hwsim.schema.loader import load_accelerator
 
 BROKEN = """
@@ -146,3 +149,30 @@ def test_a_wafer_maps_one_core_on_its_sram() -> None:
         map_workload(works_of(raw_graph("gemm:512x1024x1024")), wafer)
     with pytest.raises(InputError, match="one memory"):
         machine_of(wafer)
+
+
+@pytest.mark.parametrize(
+    "objective", ["0*energy+0*latency", "-1*energy+1*latency", "nan*energy+1*latency", "1*energy+inf*latency"]
+)
+def test_weights_that_are_no_goal_are_refused(objective: str) -> None:
+    with pytest.raises(InputError, match="weight"):
+        goal_of(objective)
+    with pytest.raises(InputError, match="weight"):
+        map_workload(works_of(raw_graph("gemm:8x8x8")), load_accelerator("g3-256")[0], objective=objective)
+
+
+def test_one_weight_may_be_zero() -> None:
+    assert goal_of("0*energy+2*latency").value(5.0, 3.0) == 6.0
+    assert goal_of("weighted", (0.5, 0.0)).value(5.0, 3.0) == 2.5
+
+
+def test_a_peak_that_no_array_has_is_refused_and_a_fraction_is_kept() -> None:
+    g3 = load_accelerator("g3-256")[0]
+    for peak in ("1 FLOP/s", "3 GFLOP/s"):  # 1 GHz: 0 and 1.5 products a cycle
+        with pytest.raises(InputError, match="whole number of multipliers"):
+            machine_of(vary(g3, {"compute.tensor.bf16.peak": peak}))
+    least = machine_of(vary(g3, {"compute.tensor.bf16.peak": "2 GFLOP/s"}))
+    assert math.prod(level.fanout for level in least.levels) == 1
+    h800 = load_accelerator("h800-sxm")[0]  # fp64: 252.5 products a cycle on 132 cores
+    wide = machine_of(h800, dtype="fp64")
+    assert math.prod(level.fanout for level in wide.levels) == pytest.approx(252.5, rel=0.01)

@@ -26,11 +26,19 @@ from hwsim.mapping.lower import lower
 from hwsim.mapping.parallelism.choose import Choice, as_is, choose
 from hwsim.mapping.parallelism.columns import Limits, allowed, failures, pareto
 from hwsim.mapping.parallelism.layouts import Extents, Layout, enumerate_layouts, objection
+from hwsim.mapping.registry import load_mapper
+from hwsim.report.parallelism import plan_text
 from hwsim.schema.loader import load_hardware
 
 FIGURES = {
     "ttft_s": "ttft_s", "tpot_s": "tpot_s", "latency_s": "latency_s", "tokens_per_s": "throughput_tokens_per_s",
     "energy_j_per_token": "energy_j_per_token", "cost_usd_per_mtok": "cost_usd_per_mtok",
+}  # fmt: skip
+
+
+SCENARIO = {
+    "prompt_tokens": 1, "output_tokens": 1, "weights": "bf16", "activations": "bf16", "kv_cache": "bf16",
+    "efficiency": "calibrated", "batching": "static",
 }  # fmt: skip
 
 
@@ -261,6 +269,73 @@ def test_a_mapper_that_breaks_a_limit_or_invents_figures_is_caught() -> None:
 
 
 # --- answers and refusals
+
+
+class _Tighter:
+    """A layout mapper that proves its choice under limits of its own, as in docs/recipes/mapper.md."""
+
+    name, kind, summary = "tighter", "layout", "the shipped rule with a tighter TPOT"
+
+    def map(self, columns: Any, objective: str, limits: Limits, refine: Any, budget_s: Any) -> Choice:
+        return choose(columns, objective, Limits(limits.ttft_s, limits.tpot_s * 0.9), refine, budget_s)
+
+
+def test_a_choice_that_another_layout_beats_is_never_called_best() -> None:
+    question, limits = search("llama-3.1-70b", "dgx-h100", 8), Limits(tpot_s=0.03)
+    document = plan(question, _Tighter(), Goal("throughput", limits), {})
+    solver, others = document["solver"], document["ranking"][1:]
+    best = max(row["tokens_per_s_device"] for row in others)
+    assert solver["claimed"] == "optimal" and solver["status"] == "feasible" and solver["gap"] > 0.01
+    assert solver["better"]["tokens_per_s_device"] == best > document["chosen"]["tokens_per_s_device"]
+    assert -solver["bound"] >= best
+    shown = plan_text(document | {"workload": {"name": "m"}, "hardware": {"name": "h"}, "scenario": SCENARIO})
+    assert "proved best" not in shown and "not the best: " in shown and "calls its choice proved" in shown
+    free = plan(question, _Tighter(), Goal("throughput", Limits()), {})
+    assert free["solver"]["status"] == "optimal" and free["solver"]["better"] is None
+
+
+def test_a_claimed_objective_that_is_not_the_choices_is_an_error() -> None:
+    question = search("llama-3.1-8b", "dgx-h100", 2, batches=(64,))
+
+    class Boaster(_Tighter):
+        def map(self, *given: Any) -> Choice:
+            honest = super().map(*given)
+            return replace(honest, report=replace(honest.report, objective=honest.report.objective * 2))
+
+    with pytest.raises(CheckFailedError, match="objective"):
+        plan(question, Boaster(), Goal("throughput"), {})
+
+
+def test_pipelines_keep_the_figures_that_their_stages_give() -> None:
+    question = search("llama-3.1-8b", "dgx-h100", 2, batches=(64,))
+    columns = cost_layouts(question).columns
+    deep = next(i for i in range(len(columns)) if columns.layouts[columns.layout[i]].pp == 2 and columns.fits[i])
+
+    class Optimist(_Tighter):
+        def map(self, columns: Any, objective: str, limits: Limits, refine: Any, budget_s: Any) -> Choice:
+            quick = replace(refine(deep), latency_s=float(columns.latency_s[deep]) * 0.5)
+            return replace(choose(columns, objective, limits, refine), best=quick)
+
+    with pytest.raises(CheckFailedError, match="changed the figures"):
+        plan(question, Optimist(), Goal("latency"), {})
+
+
+@pytest.mark.parametrize("raw", ["gemm:64x64x64", "attention:1x8x64x64x64"])
+def test_raw_operators_are_no_models_to_divide(raw: str) -> None:
+    for ask in (
+        lambda: hwsim.plan(raw, "dgx-h100"),
+        lambda: hwsim.plan_training(raw, "dgx-h100"),
+        lambda: hwsim.plan_stages(raw, ["h100-sxm:1"]),
+    ):
+        with pytest.raises(InputError, match="leave out --mapper parallelism"):
+            ask()
+
+
+def test_an_unpriced_device_has_layouts() -> None:
+    question = search("llama-3.1-8b", "dgx-h100", 2, batches=(64,))
+    question = replace(question, platform=question.platform.with_(price=None))
+    document = plan(question, load_mapper("parallelism").mapper, Goal("latency"), {})
+    assert document["solver"]["status"] == "optimal" and document["chosen"]["cost_usd_per_mtok"] is None
 
 
 def test_plan_is_deterministic_and_ranks_best_first() -> None:

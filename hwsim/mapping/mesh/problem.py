@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -64,17 +64,6 @@ class MeshDecision:
 
     chosen: tuple[int, ...]
     report: SolverReport
-
-
-class MeshMapper(Protocol):
-    """A mesh mapper; `kind` is ``mesh``."""
-
-    name: str
-    kind: str
-    summary: str
-
-    def map(self, problem: MeshProblem, objective: str, budget_s: float | None) -> MeshDecision:
-        """Decide. Raises InfeasibleError where no squares hold the model."""
 
 
 def problem_of(graph: MappedGraph, step: int = wafer.SIDE_STEP) -> MeshProblem:
