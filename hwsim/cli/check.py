@@ -1,4 +1,5 @@
-"""`hwsim check FILE...`: lint the files that hwsim reads: machines, models, prices, serving scenarios, claims."""
+"""`hwsim check FILE...`: lint the files that hwsim reads: machines, models, prices, serving scenarios, claims; and hold
+Python files of mappers, batching policies and routers against their laws."""
 
 from __future__ import annotations
 
@@ -12,7 +13,13 @@ from hwsim.errors import CheckFailedError, HwsimError, InputError, unknown_name
 
 
 def command(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="YAML files or folders of them.")],
+    files: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="FILE...",
+            help="YAML files or folders of them; Python files with a mapper, policy or router (mine.py:Name).",
+        ),
+    ],
 ) -> None:
     """Read each file strictly; every problem is named with file, line and key. Exit 2 if a file is bad."""
     found = [path for given in files for path in _expand(given)]
@@ -28,6 +35,8 @@ def command(
 
 
 def _expand(path: Path) -> list[Path]:
+    if _is_python(path):
+        return [path]
     if path.is_dir():
         found = sorted(p for p in path.rglob("*") if p.suffix in (".yaml", ".yml"))
         if not found:
@@ -44,6 +53,8 @@ def check(path: Path) -> str:
     """Validate one content file by its ``schema:`` key; returns the schema. Raises InputError."""
     from hwsim.schema.reader import read
 
+    if _is_python(path):
+        return _python(str(path))
     document = read(path)
     schema = document.data.get("schema") if isinstance(document.data, dict) else None
     if schema is None and isinstance(document.data, dict) and "extends" in document.data:
@@ -61,6 +72,28 @@ def check(path: Path) -> str:
         raise unknown_name("schema", str(schema), [f"hwsim/{k}@1" for k in checkers], where=document.where(("schema",)))
     checkers[kind](path)
     return str(schema)
+
+
+def _is_python(path: Path) -> bool:
+    from hwsim.serving.plugins import is_file
+
+    return is_file(str(path))
+
+
+def _python(given: str) -> str:
+    """Hold what a Python file offers against its laws. Raises CheckFailedError, InputError."""
+    from hwsim.mapping import check_mapper, load_mapper
+    from hwsim.serving.conformance import check_file
+    from hwsim.serving.plugins import load_file
+
+    path = Path(given)
+    if path.is_file() and hasattr(load_file(path, "file"), "MAPPER"):
+        reports: list[Any] = [check_mapper(load_mapper(given).mapper)]
+    else:
+        reports = list(check_file(given))
+    for report in reports:
+        report.raise_if_broken()
+    return ", ".join(f"{report.mapper} keeps {len(report.laws)} laws" for report in reports)
 
 
 def _accelerator(path: Path) -> None:

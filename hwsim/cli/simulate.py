@@ -11,8 +11,8 @@ from hwsim.cli import groups as g
 from hwsim.cli import options as o
 from hwsim.cli.progress import Meter
 
-POLICIES: Final = "vllm (0.2, prefill first), vllm_v1 (today's), sarathi, orca, lightllm, faster_transformer or static."
-ROUTERS: Final = "round_robin, least_outstanding, lor, least_loaded, prefix_aware, slo_aware, random"
+POLICIES: Final = "vllm (0.2, prefill first), vllm_v1 (today), sarathi, orca, lightllm, static; FILE.py[:Class]."
+ROUTERS: Final = "round_robin, least_outstanding, lor, least_loaded, prefix_aware, slo_aware, random; FILE.py[:Class]"
 PAIRS: Final = "[NAME=VALUE,...]"
 
 

@@ -39,8 +39,8 @@ class Foreign:
         return call
 
 
-def run_foreign(call: Callable[[], Any], path: Path, what: str) -> Any:
-    """The value of `call`; errors of hwsim pass. Raises MapperFailedError with the last line of the file at `path`."""
+def run_foreign(call: Callable[[], Any], path: Path, what: str, failed: type[InputError] = MapperFailedError) -> Any:
+    """The value of `call`; errors of hwsim pass. Raises `failed` with the last line of the file at `path`."""
     try:
         return call()
     except HwsimError:
@@ -48,6 +48,6 @@ def run_foreign(call: Callable[[], Any], path: Path, what: str) -> Any:
     except (Exception, SystemExit) as error:
         own = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
         line = f":{own[-1]}" if own else ""
-        raise MapperFailedError(
+        raise failed(
             what, where=f"{path}{line}", seen=f"{type(error).__name__}: {error}"[:200], fix="HWSIM_DEBUG=1 shows more"
         ) from error

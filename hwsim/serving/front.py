@@ -16,6 +16,7 @@ from hwsim.ir.scenario import Scenario
 from hwsim.serving.engine_time import EngineTime, from_engine
 from hwsim.serving.engines import FRONT_END_S, FRONT_END_TOKEN_S, PROMPT_EXPERTS, WATERMARKS, vllm_limits
 from hwsim.serving.iteration_time import ScaledTime
+from hwsim.serving.plugins import Plugin
 from hwsim.serving.spec import ReplicaSpec
 
 _WATERMARK = 0.01  # share of the blocks that admission leaves free (vLLM 0.2)
@@ -40,7 +41,8 @@ class EngineOptions:
 
     Attributes
     ----------
-    policy, options: name and arguments of the batching policy; `vllm_v1` fills in what vLLM takes by itself.
+    policy, options: the batching policy and its arguments; `vllm_v1` fills in what vLLM takes by itself. One of the
+        user's that inherits a shipped policy runs in the engine of that one.
     longest: most tokens a request may hold, for policies that reserve and for the table range.
     kv_blocks: size of the KV cache; by default what memory leaves after weights and activations.
     overhead_s: host time added to each iteration.
@@ -48,7 +50,7 @@ class EngineOptions:
         which grows with the prompt.
     """
 
-    policy: str = "vllm"
+    policy: str | Plugin = "vllm"
     options: Mapping[str, int] = field(default_factory=dict)
     longest: int = 0
     block_tokens: int = 16
@@ -56,10 +58,15 @@ class EngineOptions:
     overhead_s: float = 0.0
     front_end_s: float | None = None
 
+    @property
+    def engine(self) -> str:
+        """Name of the shipped policy whose engine it is; empty for a policy that inherits none."""
+        return self.policy.base if isinstance(self.policy, Plugin) else self.policy
+
     def arguments(self, platform: Platform) -> dict[str, int]:
         """Arguments of the policy, with the limits that vLLM chooses by the device's memory."""
         given = dict(self.options)
-        if self.policy == "vllm_v1":
+        if self.engine == "vllm_v1":
             tokens, sequences = vllm_limits(platform.device.name, float(platform.device.main_memory.size_bytes))
             given = {"cap": sequences, "chunk": tokens} | given
         return given
@@ -67,7 +74,7 @@ class EngineOptions:
     @property
     def reserved_tokens(self) -> int:
         """Tokens that policies without paging hold for each request: the longest one, in whole blocks."""
-        if self.policy not in ("orca", "faster_transformer", "static"):
+        if self.engine not in ("orca", "faster_transformer", "static"):
             return 0
         return -(-max(self.longest, _REFERENCE_TOKENS) // self.block_tokens) * self.block_tokens
 
@@ -81,21 +88,21 @@ def engine_replica(model: Any, platform: Platform, scenario: Scenario, formats: 
     """
     asked = EngineOptions(**options)
     arguments = asked.arguments(platform)
-    slower = PROMPT_EXPERTS.get(asked.policy, 1.0)
+    slower = PROMPT_EXPERTS.get(asked.engine, 1.0)
     blocks, kv_bytes, notes = kv_blocks_of(model, platform, scenario, formats, asked.block_tokens)
     held = (asked.kv_blocks or blocks) * asked.block_tokens
     tables = from_engine(
         model, platform, scenario, formats, prompt_experts=slower, **_table_range(asked, arguments, held)
     )
     busy_w, idle_w, usd_per_s = _running_costs(platform, scenario, tables)
-    per_token = asked.policy == "lightllm"
+    per_token = asked.engine == "lightllm"
     replica = ReplicaSpec(
         time=ScaledTime(tables.time, asked.overhead_s) if asked.overhead_s else tables.time,
         policy=asked.policy,
         options=arguments,
         kv_blocks=(asked.kv_blocks or blocks) * (asked.block_tokens if per_token else 1),
         block_tokens=1 if per_token else asked.block_tokens,
-        watermark=WATERMARKS.get(asked.policy, _WATERMARK),
+        watermark=WATERMARKS.get(asked.engine, _WATERMARK),
         reserve_tokens=asked.reserved_tokens,
         stages=scenario.pp,
         ranks=int(scenario.dp),
@@ -104,8 +111,8 @@ def engine_replica(model: Any, platform: Platform, scenario: Scenario, formats: 
         usd_per_s=usd_per_s,
         name=platform.name,
         kv_bytes_per_token=kv_bytes,
-        front_end_s=FRONT_END_S.get(asked.policy, 0.0) if asked.front_end_s is None else asked.front_end_s,
-        front_end_token_s=FRONT_END_TOKEN_S.get(asked.policy, 0.0) if asked.front_end_s is None else 0.0,
+        front_end_s=FRONT_END_S.get(asked.engine, 0.0) if asked.front_end_s is None else asked.front_end_s,
+        front_end_token_s=FRONT_END_TOKEN_S.get(asked.engine, 0.0) if asked.front_end_s is None else 0.0,
     )
     return Engine(replica, tables, notes, kv_bytes, *_link(platform))
 

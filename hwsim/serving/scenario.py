@@ -25,6 +25,7 @@ from hwsim.errors import InputError, unknown_name
 from hwsim.schema.reader import read
 from hwsim.serving.arrivals import Lengths, unit_gaps
 from hwsim.serving.fields import fields_of
+from hwsim.serving.plugins import beside
 from hwsim.serving.sessions import Applications, Call, ClosedLoop
 from hwsim.serving.traces import Trace
 
@@ -64,6 +65,9 @@ def read_scenario(path: Path | str, known: Mapping[str, Any]) -> dict[str, Any]:
         raise InputError("a serving scenario needs a workload", where=str(path), fix="workload: llama-2-7b")
     if given.get("trace") is not None and not Path(str(given["trace"])).is_absolute():
         given["trace"] = Path(path).parent / str(given["trace"])
+    for name in ("policy", "router"):
+        if name in given:
+            given[name] = beside(given[name], Path(path).parent)
     return given
 
 

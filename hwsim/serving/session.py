@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hwsim import units
-from hwsim.errors import InputError, unknown_name
+from hwsim.errors import InputError
 from hwsim.serving.arrivals import Lengths, generate
 from hwsim.serving.bounds import check_numbers
 from hwsim.serving.caching import require_prefixes, with_prefix_cache
@@ -16,8 +16,7 @@ from hwsim.serving.control import together
 from hwsim.serving.features import prepare_of, replicas_of
 from hwsim.serving.fields import fields_of
 from hwsim.serving.front import Engine, engine_replica
-from hwsim.serving.policies import POLICIES
-from hwsim.serving.routers import ROUTERS
+from hwsim.serving.plugins import Plugin, with_plugins
 from hwsim.serving.scenario import answering
 from hwsim.serving.sessions import serve
 from hwsim.serving.several import Companion, companions_of, dealt, per_model, requests_of
@@ -37,7 +36,8 @@ def run_session(given: Mapping[str, Any], note: Note = None) -> dict[str, Any]:
     `given` holds the options of ``hwsim simulate`` by their parameter names. On Ctrl-C the document is that of the
     requests so far, with ``interrupted`` true. Raises InputError, InfeasibleError.
     """
-    _check(given)
+    given = with_plugins(given)
+    check_numbers(given)
     level, (source, trace) = parse_slo(given.get("slo")), _requests(given)
     require_prefixes(given, source, trace)
     also = companions_of(given)
@@ -74,14 +74,6 @@ def run_session(given: Mapping[str, Any], note: Note = None) -> dict[str, Any]:
     made = document(result, **context)
     made["warnings"] = [*engine.warnings, *made["warnings"]]
     return {**made, "interrupted": True} if interrupted else made
-
-
-def _check(given: Mapping[str, Any]) -> None:
-    if given["policy"] not in POLICIES:
-        raise unknown_name("batching policy", given["policy"], POLICIES, where="--policy")
-    if given["router"] not in ROUTERS:
-        raise unknown_name("router", given["router"], ROUTERS, where="--router")
-    check_numbers(given)
 
 
 def parse_slo(text: str | None) -> ServiceLevel:
@@ -185,13 +177,17 @@ def _ranks(given: Mapping[str, Any]) -> dict[str, int]:
 def policy_options(given: Mapping[str, Any], trace: Trace) -> dict[str, int]:
     """Arguments of the policy; the prompt-token limit is never below the longest prompt, as vLLM demands."""
     options = {name: int(given[key]) for name, key in (("cap", "max_batch"), ("chunk", "chunk")) if given.get(key)}
-    if given["policy"] == "vllm_v1":
+    policy = given["policy"]
+    if isinstance(policy, Plugin):
+        made = policy.make("form" if int(given.get("pp") or 1) > 1 or int(given.get("dp") or 1) > 1 else "", **options)
+        return {name: getattr(made, name) for name in ("cap", "chunk") if hasattr(made, name)}
+    if policy == "vllm_v1":
         return options  # vLLM's own limits by device fill in the rest
     chunk = options.pop("chunk", _CHUNK)
     options.setdefault("cap", _CAP)
-    if given["policy"] == "sarathi":
+    if policy == "sarathi":
         options["chunk"] = chunk
-    if given["policy"] in ("vllm", "lightllm"):
+    if policy in ("vllm", "lightllm"):
         options["max_tokens"] = max(4096, max(trace.prompt))
     return options
 
@@ -202,12 +198,12 @@ def _context(given: Mapping[str, Any], trace: Trace, engine: Engine, facts: Mapp
         "trace": trace.name,
         "requests": len(trace),
         "rate_per_s": (len(trace) - 1) / span if span else 0.0,
-        "policy": given["policy"],
+        "policy": str(given["policy"]),
         "options": dict(engine.replica.options),
         "queue": given["queue"],
         "replicas": given["replicas"],
         "prefill_pool": given["prefill_pool"],
-        "router": given["router"],
+        "router": str(given["router"]),
         "kv_blocks": engine.replica.kv_blocks,
         "block_tokens": engine.replica.block_tokens,
         "seed": given["seed"],
@@ -217,7 +213,9 @@ def _context(given: Mapping[str, Any], trace: Trace, engine: Engine, facts: Mapp
         "interpolation_error_max": engine.tables.error_max,
         "points": engine.tables.points,
     }
-    return {**facts, "scenario": scenario, "iteration_time": table}
+    files = {p.name: p.sha256 for p in (given["policy"], given["router"]) if isinstance(p, Plugin) and p.path}
+    origin = {**facts["provenance"], "inputs": {**facts["provenance"]["inputs"], **files}}
+    return {**facts, "scenario": scenario, "iteration_time": table, "provenance": origin}
 
 
 def _cluster(given: Mapping[str, Any], engine: Engine, trace: Trace, level: ServiceLevel) -> tuple[ClusterSpec, Any]:
@@ -237,8 +235,8 @@ def _beside(given: Mapping[str, Any], spec: ClusterSpec, trace: Trace, also: Seq
     """The cluster with the replicas of other models beside those of the run's. Raises as `_machine` does."""
     replicas = [replica.with_(model=str(given["workload"])) for replica in spec.replicas]
     for one in also:
-        options = {**given, "kv_blocks": None, **one.options}
-        _check(options)
+        options = with_plugins({**given, "kv_blocks": None, **one.options})
+        check_numbers(options)
         machine = _machine(options, requests_of(trace, one.name), options["hw"])[0]
         replicas += [machine.replica.with_(model=one.name)] * one.replicas
     return ClusterSpec(replicas, spec.router)

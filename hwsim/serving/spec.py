@@ -13,6 +13,7 @@ from hwsim.serving.iteration_time import IterationTime
 from hwsim.serving.kv import BlockPool
 from hwsim.serving.lockstep import LockStep, Rank
 from hwsim.serving.pipeline import PipelineReplica
+from hwsim.serving.plugins import Plugin, make
 from hwsim.serving.policies import make_policy
 from hwsim.serving.prefix import PrefixCache, Tier
 from hwsim.serving.queues import make_queue
@@ -28,7 +29,8 @@ class ReplicaSpec:
 
     Attributes
     ----------
-    policy, options: name and arguments of the batching policy (cap, chunk, max_tokens, patience).
+    policy, options: name and arguments of the batching policy (cap, chunk, max_tokens, patience); a path to a Python
+        file, a class or an instance is taken too (`hwsim.serving.plugins`).
     kv_blocks, block_tokens, watermark: size of the paged cache; `reserve_tokens` > 0 reserves whole sequences.
     stages, stage_share: pipeline stages, and the part of an iteration's time that each takes (default: 1 / stages).
     queue: order of admission, ``fcfs``, ``sjf`` or ``priority``.
@@ -43,7 +45,7 @@ class ReplicaSpec:
     """
 
     time: IterationTime
-    policy: str = "vllm"
+    policy: str | Plugin | Any = "vllm"
     options: Mapping[str, int] = field(default_factory=dict)
     kv_blocks: int = 1 << 16
     block_tokens: int = 16
@@ -75,7 +77,7 @@ class ReplicaSpec:
             raise InputError("ranks that step together have one pipeline stage", where="stages", seen=str(self.stages))
         if self.swap_s_per_block is not None:
             raise InputError("replicas of several pipeline stages preempt by recomputing", where="swap_s_per_block")
-        if self.policy in ("static", "faster_transformer") and not self.reserve_tokens:
+        if str(self.policy) in ("static", "faster_transformer") and not self.reserve_tokens:
             raise InputError("static batches over pipeline stages need a reservation", where="reserve_tokens")
 
     def build(self, clock: Clock, cluster: Cluster, index: int) -> Any:
@@ -84,12 +86,13 @@ class ReplicaSpec:
         engine: Any
         if self.stages > 1 or self.ranks > 1:
             self._require_stageable()
-            staged = make_staged_policy(self.policy, **self.options)
+            staged = make(self.policy, "policy", make_staged_policy, "form", **self.options)
             kind = Rank if self.ranks > 1 else PipelineReplica
             engine = kind(clock, self.time, staged, kv, cluster, self.stages, self.stage_share)
             engine.index = index
         else:
-            engine = Replica(clock, self.time, make_policy(self.policy, **self.options), kv, cluster, index)
+            policy = make(self.policy, "policy", make_policy, **self.options)
+            engine = Replica(clock, self.time, policy, kv, cluster, index)
             engine.ordered = self.queue != "fcfs"
             engine.swap_s_per_block = self.swap_s_per_block
         engine.waiting = make_queue(self.queue)
@@ -120,7 +123,7 @@ class ClusterSpec:
     """Replicas behind a router."""
 
     replicas: Sequence[ReplicaSpec]
-    router: str = "round_robin"
+    router: str | Plugin | Any = "round_robin"
     router_options: Mapping[str, int] = field(default_factory=dict)
 
     def build(self, requests: int) -> Cluster:
@@ -130,7 +133,8 @@ class ClusterSpec:
         clock = Clock()
 
         def router() -> Router:
-            return make_router(self.router, **self.router_options)
+            made: Router = make(self.router, "router", make_router, **self.router_options)
+            return made
 
         several = any(spec.model for spec in self.replicas)
         cluster = Cluster(clock, ByModel(router) if several else router(), Record(requests))
