@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -10,6 +10,7 @@ import typer
 
 from hwsim.cli import groups as g
 from hwsim.cli import options as o
+from hwsim.cli.progress import Pulse
 
 # Mappers that decide something else than loops -> module of hwsim.cli with a `command` of its own, options included
 # (one of them is `--mapper`). `hwsim map WORKLOAD --mapper placement ...` is parsed by that module.
@@ -17,6 +18,8 @@ MODES: Final[dict[str, str]] = {"placement": "map_placement", "parallelism": "ma
 
 EXPORTS: Final = ("timeloop",)
 EXPLAIN_S: Final = 60.0  # wall time of --explain where --budget says nothing
+DEFAULT_BUDGET: Final = "30 s"  # wall time of the search where --budget says nothing
+UNTIL_PROVED: Final = "none"  # --budget without an end
 
 
 def mode_of(arguments: Sequence[str]) -> str | None:
@@ -57,19 +60,22 @@ class Search(g.Group):
     dataflow: Annotated[
         str | None, typer.Option("--dataflow", metavar="TENSOR", help="weights, inputs or outputs stay [any].")
     ] = None
-    budget: Annotated[str | None, typer.Option("--budget", help="Wall time for all GEMMs, e.g. 2s [until proved].")] = (
-        None
-    )
+    budget: Annotated[
+        str | None,
+        typer.Option("--budget", help=f"Wall time for all GEMMs, e.g. 2s, or none: until proved [{DEFAULT_BUDGET}]."),
+    ] = None
 
     def budget_s(self) -> float | None:
         """Seconds, or None: until proved. Raises InputError, UnitError."""
         from hwsim.errors import InputError
         from hwsim.units import parse
 
-        seconds = None if self.budget is None else parse(self.budget, "time", where="--budget")
-        if seconds is not None and seconds <= 0:
-            seen = str(self.budget)
-            raise InputError("a budget is a time above zero", where="--budget", seen=seen, fix="--budget 2s")
+        if self.budget == UNTIL_PROVED:
+            return None
+        seconds = parse(self.budget or DEFAULT_BUDGET, "time", where=f"--budget (or {UNTIL_PROVED})")
+        if not 0 < seconds < float("inf"):
+            fix = f"--budget 2s, or --budget {UNTIL_PROVED}: until proved"
+            raise InputError("a budget is a time above zero", where="--budget", seen=str(self.budget), fix=fix)
         return seconds
 
 
@@ -121,6 +127,7 @@ def command(
     subject: Subject,
     working: Working,
     to: Outputs,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")] = False,
 ) -> None:
     """Map a workload onto the memories of a machine: loops, tiles, traffic, energy, proof of optimality."""
     form = to.form("table", "json", "html")
@@ -129,16 +136,16 @@ def command(
     budget_s = search.budget_s()
     device = _device(hw, working.set_)
     graphs = _graphs(workload, subject)
-    try:
-        document = _mapped(graphs, device, search, working, budget_s)
-    finally:
-        o.progress("")
+    with Pulse(silent=quiet) as pulse:
+        document = _mapped(graphs, device, search, working, budget_s, pulse)
     document = {"schema": document.pop("schema"), "workload": workload, **document}
     _write_beside(document, to)
     to.emit(render(document, form))
 
 
-def _mapped(graphs: list[Any], device: Any, search: Search, working: Working, budget_s: float | None) -> dict[str, Any]:
+def _mapped(
+    graphs: list[Any], device: Any, search: Search, working: Working, budget_s: float | None, say: Callable[[str], None]
+) -> dict[str, Any]:
     """The mapping document of operator graphs; with what more of each part would buy, where asked."""
     from hwsim.mapping.fused.workload import fused_rows
     from hwsim.mapping.gemms import merge
@@ -148,7 +155,7 @@ def _mapped(graphs: list[Any], device: Any, search: Search, working: Working, bu
     options: dict[str, Any] = search.keywords() | {
         "dtype": working.dtype,
         "use_cache": working.cache,
-        "say": o.progress,
+        "say": say,
     }
     del options["budget"]
     document = map_workload(works, device, budget_s=budget_s, **options)
@@ -157,7 +164,7 @@ def _mapped(graphs: list[Any], device: Any, search: Search, working: Working, bu
         objective=search.objective, mapper=search.mapper, use_cache=working.cache,
     )  # fmt: skip
     if working.explain:
-        _explain(document, works, device, budget_s, options)
+        _explain(document, works, device, EXPLAIN_S if search.budget is None else budget_s, options)
     return document
 
 
@@ -198,8 +205,7 @@ def _explain(document: dict[str, Any], works: Any, device: Any, budget_s: float 
     """Add to every GEMM of a document what more of each part would buy."""
     from hwsim.mapping.plan import explain_workload
 
-    limit = EXPLAIN_S if budget_s is None else budget_s
-    found = explain_workload(works, device, document=document, budget_s=limit, **options)
+    found = explain_workload(works, device, document=document, budget_s=budget_s, **options)
     for row, what_if in zip(document["operators"], found, strict=True):
         row["what_if"] = what_if
 

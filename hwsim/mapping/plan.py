@@ -126,7 +126,7 @@ def map_workload(
     rows = []
     for index, work in enumerate(works):
         _require_room(setup.device, setup.machine, work.gemm)
-        say(f"mapping {index + 1} of {len(works)}: {work.gemm.name}")
+        say(f"mapping {index + 1} of {len(works)}: {work.gemm.name}{_limit(budget_s)}")
         left = None if budget_s is None else max(budget_s - (time.perf_counter() - begun), 0.0) / (len(works) - index)
         rows.append(_row(setup, work, left, use_cache))
     return {
@@ -135,6 +135,7 @@ def map_workload(
         "objective": setup.objective,
         "mapper": setup.loaded.mapper.name,
         **setup.options,
+        "budget_s": budget_s,
         "machine": describe.machine_of_document(setup.machine, setup.known),
         "operators": rows,
         "total": _total(rows),
@@ -185,6 +186,10 @@ def explain_workload(
     for probe in probes:
         what_more_buys(probe, deep=False)
     return [what_more_buys(probe) for probe in probes]
+
+
+def _limit(budget_s: float | None) -> str:
+    return "" if budget_s is None else f" ({budget_s:g} s for all)"
 
 
 def _tie_break(machine: Machine, objective: str) -> Machine:

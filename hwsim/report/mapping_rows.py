@@ -170,5 +170,13 @@ def proof(row: Document, document: Document) -> str:
     return (
         f"{status}: {document['objective']} {goal_text(document, r['objective'])}, bound "
         f"{goal_text(document, r['bound'])}, gap {100 * r['gap']:.3g}%; "
-        f"{r['solver']}{version}, {seconds}"
+        f"{r['solver']}{version}, {seconds}{_cut_short(row, document)}"
     )
+
+
+def _cut_short(row: Document, document: Document) -> str:
+    """What to do where the budget may have ended a search before its proof."""
+    budget_s = document.get("budget_s")
+    if row["report"]["status"] != "feasible" or budget_s is None or document["mapper"] != "tiling":
+        return ""
+    return f"; the budget of {budget_s:g} s for all GEMMs ended it: a longer --budget, or none, looks on"

@@ -6,12 +6,14 @@ import json
 import math
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from hwsim.api import vary
 from hwsim.cli.main import run
+from hwsim.cli.progress import Pulse
 from hwsim.errors import InfeasibleError, InputError, UnknownNameError
 from hwsim.frontends.catalog import load_model
 from hwsim.frontends.raw import raw_graph
@@ -176,3 +178,28 @@ def test_a_peak_that_no_array_has_is_refused_and_a_fraction_is_kept() -> None:
     h800 = load_accelerator("h800-sxm")[0]  # fp64: 252.5 products a cycle on 132 cores
     wide = machine_of(h800, dtype="fp64")
     assert math.prod(level.fanout for level in wide.levels) == pytest.approx(252.5, rel=0.01)
+
+
+def test_a_budget_that_ends_the_search_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ["map", "gemm:64x64x64", "--hw", "a100", "--no-cache"]
+    assert run([*asked, "--budget", "0.3s", "-q"]) == 0
+    shown = capsys.readouterr()
+    assert "not proved optimal" in shown.out and "gap " in shown.out and "the budget of 0.3 s" in shown.out
+    assert shown.err == ""
+    small = ["map", "gemm:8x8x8", "--hw", "g3-256", "--no-cache", "-f", "json"]
+    for budget, expected in (([], 30.0), (["--budget", "none"], None), (["--budget", "2min"], 120.0)):
+        assert run([*small, *budget]) == 0
+        assert json.loads(capsys.readouterr().out)["budget_s"] == expected
+    for bad in ("0s", "-1s", "5", "never"):
+        assert run([*small, "--budget", bad]) == 2
+
+
+def test_a_long_step_is_heard_of_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    with Pulse(every_s=0.01) as pulse:
+        pulse("mapping 1 of 2: q_proj")
+        time.sleep(0.2)
+    assert "mapping 1 of 2: q_proj, 0 s so far" in capsys.readouterr().err.splitlines()
+    with Pulse(silent=True, every_s=0.01) as pulse:
+        pulse("mapping 1 of 2: q_proj")
+        time.sleep(0.05)
+    assert capsys.readouterr().err == ""
