@@ -104,7 +104,11 @@ def command(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")] = False,
     to: g.Destination,
 ) -> None:
-    """TTFT, TPOT, tails, throughput, goodput, energy and cost of serving a stream of requests."""
+    """TTFT, TPOT, tails, throughput, goodput, energy and cost of serving a stream of requests.
+
+    Rates "under load" count what came out in the second half of the arrivals, over its length; "with drain" all that
+    finished, from the first arrival to the last token.
+    """
     form = to.form("table", "json", "csv", "html")
     o.check_file(options.table, to.force)
     from hwsim.api import simulate

@@ -23,14 +23,25 @@ _LATENCIES: Final = {
 _OF_A_MODEL: Final = {"TTFT p50": "ttft_s_p50", "TPOT p50": "tpot_s_p50", "end to end p99": "e2e_s_p99"}
 _STATISTICS: Final = ("mean", "p50", "p90", "p95", "p99")
 _SCALARS: Final = {
-    "throughput_requests_per_s": ("throughput", "request/s"),
-    "throughput_tokens_per_s": ("output", "token/s"),
-    "goodput_requests_per_s": ("goodput", "request/s"),
+    "under_load_requests_per_s": ("throughput under load", "request/s"),
+    "throughput_requests_per_s": ("throughput, with drain", "request/s"),
+    "under_load_tokens_per_s": ("output under load", "token/s"),
+    "throughput_tokens_per_s": ("output, with drain", "token/s"),
+    "under_load_goodput_requests_per_s": ("goodput under load", "request/s"),
+    "goodput_requests_per_s": ("goodput, with drain", "request/s"),
     "slo_attainment": ("within the service level", "%"),
     "energy_j_per_token": ("energy", "J/token"),
     "cost_usd_per_mtok": ("cost", "USD/Mtoken"),
 }
-_OF_LIMITS: Final = ("goodput_requests_per_s", "slo_attainment")  # mean nothing where no limit was given
+LOAD_NOTE: Final = (
+    "Under load: what came out in the second half of the arrivals, over its length (not shown where fewer than 10 "
+    "requests ended there). With drain: all that finished, from the first arrival to the last token."
+)
+_OF_LIMITS: Final = (
+    "under_load_goodput_requests_per_s",
+    "goodput_requests_per_s",
+    "slo_attainment",
+)  # mean nothing where no limit was given
 
 
 def latency_rows(document: Document) -> list[tuple[str, ...]]:
@@ -45,10 +56,13 @@ def latency_rows(document: Document) -> list[tuple[str, ...]]:
 
 def scalar_rows(document: Document) -> list[tuple[str, str]]:
     """(label, value with unit) of the metrics that are one number."""
+    scenario = document["scenario"]
     rows = []
+    if scenario.get("asked_rate_per_s") and scenario["rate_per_s"]:
+        rows.append(("arrivals as drawn", f"{scenario['rate_per_s']:.4g} request/s"))
     asked = any(limit is not None for limit in document["slo"].values())
     for name, (label, unit) in _SCALARS.items():
-        if name in _OF_LIMITS and not asked:
+        if name not in document["metrics"] or (name in _OF_LIMITS and not asked):
             continue
         value = document["metrics"][name]["value"]
         rows.append((label, f"{100 * value:.1f} %" if unit == "%" else f"{value:.4g} {unit}"))
@@ -63,14 +77,18 @@ def _cell(metric: Mapping[str, float]) -> str:
 
 
 def headline(document: Document) -> str:
-    """One line: what was served on what; a capacity search shows the run at the rate it found."""
-    rate_per_s = document.get("capacity", document["scenario"])["rate_per_s"]
+    """One line: what was served on what; a capacity search shows the run at the rate it found.
+
+    The rate is the one asked for; where a trace sets the pace, its own.
+    """
     scenario, hardware = document["scenario"], document["hardware"]
+    found = document.get("capacity", scenario)["rate_per_s"]
+    rate_per_s = scenario.get("asked_rate_per_s") or found
     pool = f", {scenario['prefill_pool']} of them prefill" if scenario["prefill_pool"] else ""
     return (
         f"{document['workload']['name']} on {scenario['replicas']} x {hardware['devices']} {hardware['name']}{pool}: "
-        f"{scenario['policy']}, {scenario['requests']} requests of {scenario['trace']} at "
-        f"{rate_per_s:.3g}/s"
+        f"{scenario['policy']}, {scenario['requests']} requests of {scenario['trace']}"
+        + (f" at {rate_per_s:.3g}/s" if rate_per_s else "")
     )
 
 
@@ -103,11 +121,18 @@ def table_text(document: Document) -> str:
         lines.append(_model_line(model))
     for replica in document["replicas"]:
         lines.append(
-            f"{replica['name']:<28}{replica['requests']} requests, {replica['iterations']} iterations, "
+            f"{replica['name']:<28}{handled(replica)}, {replica['iterations']} iterations, "
             f"busy {100 * replica['busy_share']:.1f} %"
         )
     lines += [f"note: {text}" for text in document["warnings"]]
     return "\n".join(lines)
+
+
+def handled(replica: Mapping[str, Any]) -> str:
+    """What a replica did: requests that ended on it, and prompts that others decoded."""
+    given = replica.get("handed_over", 0)
+    parts = [f"{replica['requests']} requests"] if replica["requests"] or not given else []
+    return ", ".join([*parts, f"{given} prompts handed over"] if given else parts)
 
 
 def _model_line(model: Mapping[str, Any]) -> str:
@@ -172,6 +197,8 @@ def page(document: Document) -> str:
         statistics=_STATISTICS,
         latencies=latency_rows(document),
         scalars=scalar_rows(document),
+        handled=[handled(replica) for replica in document["replicas"]],
+        load_note=LOAD_NOTE,
         document=document,
         figures=figure_blocks(drawn),
     )

@@ -67,7 +67,7 @@ def check_policy(policy: Any, **options: int) -> Checked:
     Never raises for what the policy does. Raises InputError, UnknownNameError: no such policy, or it cannot be made.
     """
     plugin = plugin_of(policy, "policy")
-    make(plugin, "policy", make_policy, **options)
+    make(plugin, "policy", make_policy, options)
     notes = [_policy_case(plugin, case, options) for case in _cases()]
     return _report(str(plugin), POLICY_LAWS, notes)
 
@@ -75,7 +75,7 @@ def check_policy(policy: Any, **options: int) -> Checked:
 def check_router(router: Any, replicas: int = 3) -> Checked:
     """Hold a router against its laws, on `replicas` equal replicas; `router` as in `check_policy`."""
     plugin = plugin_of(router, "router")
-    make(plugin, "router", make_router)
+    make(plugin, "router", make_router, {})
     notes = []
     for trace, blocks in _cases():
         spec = ClusterSpec([ReplicaSpec(_TIME, kv_blocks=blocks, watermark=0.0)] * replicas, plugin)

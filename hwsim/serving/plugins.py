@@ -134,7 +134,7 @@ def with_plugins(given: Mapping[str, Any]) -> dict[str, Any]:
     return {**given, **{kind: plugin_of(given[kind], kind, f"--{kind}") for kind in _METHODS}}
 
 
-def make(given: Any, kind: str, shipped: Callable[..., Any], method: str = "", **options: Any) -> Any:
+def make(given: Any, kind: str, shipped: Callable[..., Any], options: Mapping[str, Any], method: str = "") -> Any:
     """A fresh policy or router: by `shipped` for a name, else the plugin's. Raises as `plugin_of` and `Plugin.make`."""
     found = plugin_of(given, kind)
     return shipped(found, **options) if isinstance(found, str) else found.make(method, **options)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import numpy as np
@@ -16,6 +16,7 @@ from hwsim.serving.spec import ServiceLevel
 Array = np.ndarray[Any, Any]
 PERCENTILES: Final = (50, 90, 95, 99)
 BATCHES: Final = 20
+ENOUGH: Final = 10  # requests from which a rate is worth showing
 _T19: Final = 2.0930  # two-sided 95 % point of Student's t with 19 degrees of freedom
 
 
@@ -110,12 +111,39 @@ class ServingResult:
         out["processed_tokens_per_s"] = _plain((tokens + prompts) / span if span else 0.0)
         out["goodput_requests_per_s"] = _plain(self.good().sum() / span if span else 0.0)
         out["slo_attainment"] = _plain(self.attainment)
+        out.update(self._under_load())
         caches = [r.prefix for r in self.cluster.everyone if getattr(r, "prefix", None) is not None]
         if caches:
             asked = sum(cache.asked_tokens for cache in caches)
             out["prefix_hit_share"] = _plain(sum(cache.hit_tokens for cache in caches) / asked if asked else 0.0)
         out.update(self._bill(tokens))
         return out
+
+    def _under_load(self) -> dict[str, dict[str, float]]:
+        """Rates without warm-up and drain: what ended in the second half of the arrivals, over its length.
+
+        Tokens count where they came out, evenly between the first and the last of a request. Empty where fewer than
+        `ENOUGH` requests ended there: the requests were too few, or the replicas too slow.
+        """
+        end_s, arrival_s = self.column("end_s"), self.column("arrival_s")
+        if not len(arrival_s):
+            return {}
+        last_s = float(arrival_s.max())
+        half_s = (last_s - float(arrival_s.min())) / 2
+        inside = (end_s > last_s - half_s) & (end_s <= last_s)
+        if not half_s > 0 or int(inside.sum()) < ENOUGH:
+            return {}
+        first_s = self.column("first_s")
+        part = (np.minimum(end_s, last_s) - np.maximum(first_s, last_s - half_s)) / np.maximum(end_s - first_s, 1e-12)
+        tokens = np.nansum(self.column("output") * np.clip(part, 0.0, 1.0))
+        whole = replace(self, warmup=0)
+        good = np.zeros(len(end_s), dtype=bool)
+        good[whole.finished] = whole.good()
+        return {
+            "under_load_requests_per_s": _plain(inside.sum() / half_s),
+            "under_load_tokens_per_s": _plain(tokens / half_s),
+            "under_load_goodput_requests_per_s": _plain((inside & good).sum() / half_s),
+        }
 
     def _bill(self, tokens: float) -> dict[str, dict[str, float]]:
         span = self.makespan_s
@@ -133,15 +161,17 @@ class ServingResult:
         }
 
     def replicas(self) -> list[dict[str, Any]]:
-        """Per replica: name, requests finished, iterations, busy share, occupancy series and power trace."""
+        """Per replica: name, requests finished, prompts handed over to a decode pool, iterations, busy share,
+        occupancy series and power trace."""
         rows, span = [], self.makespan_s
         for replica in self.cluster.everyone:
             mine = (self.column("replica") == replica.index) & self.finished
             samples = replica.samples
             rows.append(
                 {
-                    "name": f"{replica.spec.name}{replica.index}",
+                    "name": f"{replica.spec.name} #{replica.index}",
                     "requests": int(mine.sum()),
+                    "handed_over": self.cluster.handed_over.get(replica.index, 0),
                     "iterations": replica.iterations,
                     "busy_share": replica.busy_s / span if span else 0.0,
                     "series": {

@@ -54,7 +54,7 @@ def run_session(given: Mapping[str, Any], note: Note = None) -> dict[str, Any]:
         )  # fmt: skip
         context["capacity"] = found.to_dict()
         trace = trace.at_rate(found.rate_per_s)
-        context["scenario"]["rate_per_s"] = found.rate_per_s
+        context["scenario"] |= {"rate_per_s": found.rate_per_s, "asked_rate_per_s": None}
     interrupted = False
     try:
         if source is not None:
@@ -198,6 +198,7 @@ def _context(given: Mapping[str, Any], trace: Trace, engine: Engine, facts: Mapp
         "trace": trace.name,
         "requests": len(trace),
         "rate_per_s": (len(trace) - 1) / span if span else 0.0,
+        "asked_rate_per_s": _asked_rate(given),
         "policy": str(given["policy"]),
         "options": dict(engine.replica.options),
         "queue": given["queue"],
@@ -216,6 +217,14 @@ def _context(given: Mapping[str, Any], trace: Trace, engine: Engine, facts: Mapp
     files = {p.name: p.sha256 for p in (given["policy"], given["router"]) if isinstance(p, Plugin) and p.path}
     origin = {**facts["provenance"], "inputs": {**facts["provenance"]["inputs"], **files}}
     return {**facts, "scenario": scenario, "iteration_time": table, "provenance": origin}
+
+
+def _asked_rate(given: Mapping[str, Any]) -> float | None:
+    """Requests/s that the run was asked for; None where a trace or answering users set the pace."""
+    if given.get("rate"):
+        return float(given["rate"])
+    paced = given.get("trace") is not None or given.get("closed_loop") is not None
+    return None if paced else _DEFAULT_RATE
 
 
 def _cluster(given: Mapping[str, Any], engine: Engine, trace: Trace, level: ServiceLevel) -> tuple[ClusterSpec, Any]:

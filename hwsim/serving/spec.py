@@ -86,12 +86,12 @@ class ReplicaSpec:
         engine: Any
         if self.stages > 1 or self.ranks > 1:
             self._require_stageable()
-            staged = make(self.policy, "policy", make_staged_policy, "form", **self.options)
+            staged = make(self.policy, "policy", make_staged_policy, self.options, "form")
             kind = Rank if self.ranks > 1 else PipelineReplica
             engine = kind(clock, self.time, staged, kv, cluster, self.stages, self.stage_share)
             engine.index = index
         else:
-            policy = make(self.policy, "policy", make_policy, **self.options)
+            policy = make(self.policy, "policy", make_policy, self.options)
             engine = Replica(clock, self.time, policy, kv, cluster, index)
             engine.ordered = self.queue != "fcfs"
             engine.swap_s_per_block = self.swap_s_per_block
@@ -133,7 +133,7 @@ class ClusterSpec:
         clock = Clock()
 
         def router() -> Router:
-            made: Router = make(self.router, "router", make_router, **self.router_options)
+            made: Router = make(self.router, "router", make_router, self.router_options)
             return made
 
         several = any(spec.model for spec in self.replicas)
