@@ -103,6 +103,20 @@ def random_chain(rng: np.random.Generator, n: int, sites: int, room: float, uneq
     )  # fmt: skip
 
 
+def hard_chain(seed: int, n: int, sites: int, room: float, comm: float) -> Chain:
+    """Unequal devices, memories and links; boundaries that cost; every second one has a weight read at both ends."""
+    rng = np.random.default_rng(seed)
+    base = random_chain(rng, n, sites, room)
+    share = rng.uniform(0.5, 1.5, sites)
+    rooms = tuple(
+        replace(s, memory_bytes=s.memory_bytes * sites * share[k] / share.sum()) for k, s in enumerate(base.sites)
+    )
+    rate = rng.uniform(0.3, 1.7, (sites, sites)) * comm * (1 - np.eye(sites))
+    tied = ((float(base.memory_bytes[:, 0].sum() * 0.02), (0, n - 1)),) if seed % 2 else ()
+    energy = base.time_s * rng.uniform(0.5, 2, sites)
+    return replace(base, sites=rooms, energy_j=energy, seconds_per_byte=rate, joules_per_byte=rate, shared=tied)
+
+
 def random_tiers(rng: np.random.Generator, tensors: int, tiers: int, phases: int) -> TierProblem:
     sizes = rng.integers(1, 20, tensors).astype(float)
     kinds = tuple(

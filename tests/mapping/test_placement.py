@@ -225,7 +225,7 @@ def test_a_missing_solver_is_said_and_nothing_else_is_tried(monkeypatch: pytest.
     rng = np.random.default_rng(0)
     for solve in (
         lambda: place_graph(random_graph(rng, 3, 2, tight=2.0)),
-        lambda: place_chain(random_chain(rng, 4, 2, 9.0)),
+        lambda: place_chain(random_chain(rng, 4, 2, 9.0), solver="highs"),
         lambda: place_tiers(random_tiers(rng, 2, 2, 1)),
     ):
         with pytest.raises(SolverError, match='pip install "highspy"'):

@@ -19,9 +19,10 @@ from hwsim.mapping.blocks.epsilon import Point, least_product
 from hwsim.mapping.blocks.linear import Sum, least_of, total
 from hwsim.mapping.blocks.prefix import Prefix
 from hwsim.mapping.ilp import Program
-from hwsim.mapping.placement.answer import SOLVER, Staging, judged, known_objective, run
+from hwsim.mapping.placement.answer import Staging, judged, known_objective, run
 from hwsim.mapping.placement.chain import Chain, cost_of_stages, kinds
 from hwsim.mapping.placement.cuts import windows
+from hwsim.mapping.placement.stages.solve import best_stages
 from hwsim.mapping.solve import SolverName
 from hwsim.units import gib
 
@@ -36,17 +37,29 @@ def place_chain(
     *,
     any_order: bool = True,
     budget_s: float | None = None,
-    solver: SolverName = SOLVER,
+    solver: SolverName = "auto",
 ) -> Staging:
     """Contiguous stages of least ``latency``, ``throughput`` (the busiest stage), ``energy`` or ``edp``.
 
-    `any_order` tries every different order of the devices where those are at most `MOST_ORDERS`; else as given.
+    ``auto`` walks shortest paths (`stages/`), which is exact; a named solver solves the whole program, order by order.
+    `any_order` searches every different order of the devices: where those are at most `MOST_ORDERS` with a named
+    solver, or at most `MOST_STEPS` additions by paths; else as given.
 
     Raises
     ------
     InfeasibleError: names device, operators and shortfall. SolverError: missing solver, or no answer in the budget.
     """
     known_objective(objective)
+    if solver == "auto":
+        try:
+            return best_stages(chain, objective, any_order=any_order, budget_s=budget_s)
+        except InfeasibleError:
+            raise _does_not_fit(chain) from None
+    return _by_program(chain, objective, any_order, budget_s, solver)
+
+
+def _by_program(chain: Chain, objective: str, any_order: bool, budget_s: float | None, solver: SolverName) -> Staging:
+    """The whole program of every order."""
     begun = time.perf_counter()
     best: Staging | None = None
     bound, stopped = math.inf, None

@@ -1,8 +1,7 @@
 """Shortest paths over the cuts of a chain: what boundaries a good solution can have, and a referee for the program.
 
 f_d[b]: least cost of stages 0..d over the first b operators; g_d[b]: of the stages after d over the rest. A boundary
-after stage d at b costs at least f_d[b] + g_d[b] (or their maximum, for the busiest stage). Weights that several
-operators share are left out, so these are bounds; without such weights they are exact.
+after stage d at b costs at least f_d[b] + g_d[b] (or their maximum, for the busiest stage).
 """
 
 from __future__ import annotations
@@ -13,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from hwsim.errors import InfeasibleError
-from hwsim.mapping.placement.chain import Chain, cost_of_stages, kinds, stage_violations
+from hwsim.mapping.placement.chain import Chain, cost_of_stages, kinds
+from hwsim.mapping.placement.stages.segments import legal, prefix, within
 
 Array = np.ndarray[Any, Any]
 TIES = 1e-9  # relative: boundaries of equally good solutions stay
@@ -43,7 +43,7 @@ def windows(chain: Chain, order: tuple[int, ...], objective: str) -> tuple[Array
 
 
 def shortest(chain: Chain, order: tuple[int, ...], objective: str) -> tuple[float, Array]:
-    """Least cost and its stages, shared weights left out. Raises InfeasibleError where nothing fits."""
+    """Least cost and its stages. Raises InfeasibleError where nothing fits."""
     costs = [stage_costs(chain, order, d, objective) for d in range(len(order))]
     join = np.maximum if objective == "throughput" else np.add
     front = _sweep(costs, join)
@@ -56,18 +56,10 @@ def stage_costs(chain: Chain, order: tuple[int, ...], d: int, objective: str) ->
     """Cost of stage d over operators a..b-1 with what it receives, shape (n + 1, n + 1); inf where impossible."""
     site, n = order[d], len(chain.names)
     energy = objective == "energy"
-    own = np.concatenate([[0.0], np.cumsum((chain.energy_j if energy else chain.time_s)[:, site])])
-    held = np.concatenate([[0.0], np.cumsum(chain.memory_bytes[:, site])])
-    with np.errstate(invalid="ignore"):
-        cost = own[None, :] - own[:, None]
-        room = held[None, :] - held[:, None] <= chain.sites[site].memory_bytes * (1 + TIES)
+    cost = within(prefix((chain.energy_j if energy else chain.time_s)[:, site]))
     if d > 0:
-        hop = (chain.hop_j if energy else chain.hop_s)(order[d - 1], site)
-        cost[1:n, :] += hop[:, None]
-    if not objective:
-        cost = np.where(np.isfinite(cost), 0.0, np.inf)
-    upper = np.arange(n + 1)[None, :] >= np.arange(n + 1)[:, None]
-    return np.where(upper & room & np.isfinite(cost), np.maximum(cost, 0.0), np.inf)
+        cost[1:n, :] += (chain.hop_j if energy else chain.hop_s)(order[d - 1], site)[:, None]
+    return np.where(legal(chain, site), np.maximum(cost, 0.0) if objective else 0.0, np.inf)
 
 
 def _sweep(costs: list[Array], join: Any) -> list[Array]:
@@ -84,12 +76,10 @@ def _sweep(costs: list[Array], join: Any) -> list[Array]:
 def _known(
     chain: Chain, order: tuple[int, ...], costs: list[Array], front: list[Array], join: Any, objective: str
 ) -> float:
-    """Cost of the shortest path if its stages are legal with shared weights too; otherwise nothing is known."""
+    """Cost of the shortest path, which is legal."""
     if not objective:
         return 0.0
     stages = _trace(costs, front, join)
-    if stage_violations(chain, stages, order):
-        return float(np.finfo(float).max) / 2
     return max(cost_of_stages(chain, stages, order).value(objective), float(front[-1][-1]))
 
 

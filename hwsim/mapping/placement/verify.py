@@ -41,7 +41,7 @@ def _examined(problem: Any, objective: str, answer: Any) -> tuple[float, float, 
     if isinstance(problem, Chain) and isinstance(answer, Staging):
         wrong = stage_violations(problem, answer.stages, answer.order)
         value = 0.0 if wrong else cost_of_stages(problem, answer.stages, answer.order).value(objective)
-        return value, _chain_floor(problem, objective), wrong
+        return value, chain_floor(problem, objective), wrong
     if isinstance(problem, TierProblem) and isinstance(answer, Tiering):
         wrong = tier_violations(problem, answer.shares)
         return (
@@ -67,7 +67,8 @@ def _least(problem: GraphProblem, name: str) -> float:
     return float((least * problem.copies).sum())
 
 
-def _chain_floor(chain: Chain, objective: str) -> float:
+def chain_floor(chain: Chain, objective: str) -> float:
+    """As `floor_of`, for stages."""
     time, energy = float(chain.time_s.min(axis=1).sum()), float(chain.energy_j.min(axis=1).sum())
     return _goal(objective, time, energy, len(chain.sites))
 
