@@ -14,7 +14,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
-from hwsim.errors import InputError, unknown_name
+from hwsim.errors import InputError, UnknownNameError, unknown_name
 
 KINDS: Final = {
     "accelerator": "hardware/accelerators",
@@ -155,7 +155,25 @@ def resolve(name: str, *kinds: str) -> Entry:
             spelling, file = table[wanted]
             return Entry(kind, file.stem, file, "" if normalize(file.stem) == wanted else spelling)
         known += [spelling for spelling, _ in table.values()]
+    _refuse_shadowed(name, kinds)
     raise unknown_name(_label(kinds), name, known, fix=f"`hwsim list {kinds[0]}` shows the known names")
+
+
+def _refuse_shadowed(name: str, kinds: tuple[str, ...]) -> None:
+    """A nearer file hides the one that carries an alias. Raises UnknownNameError that names the nearer file."""
+    for kind in kinds:
+        visible = catalog(kind)
+        for path in _files(kind):
+            nearer = visible.get(path.stem, path)
+            if nearer == path or path.suffix not in _SUFFIXES or not path.is_file():
+                continue
+            if normalize(name) in map(normalize, head_aliases(path)):
+                raise UnknownNameError(
+                    f"no {_label(kinds)} named {name!r}: a nearer file hides the one that carries this alias",
+                    where=str(nearer),
+                    seen=f"{nearer.name} without the alias; hidden: {path}",
+                    fix=f"mend it (`hwsim check {nearer}`), give it the line aliases: [{name}], or rename it",
+                )
 
 
 def _label(kinds: tuple[str, ...]) -> str:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 ENGINES: Final = ("analytic", "des")
+DEFAULT_OUTPUT: Final = 128  # tokens a sequence
 SIZES: Final = ("batch", "prompt_tokens", "output_tokens")
 OPTIONS: Final = tuple(f.name for f in fields(Scenario) if f.name not in SIZES)
 
@@ -82,7 +83,7 @@ def evaluate(
     *,
     batch: Num = 1,
     prompt: Num | None = None,
-    output: Num = 128,
+    output: Num | None = None,
     what_if: Mapping[str, Num | str] | None = None,
     check_fit: bool = True,
     **options: Any,
@@ -94,7 +95,8 @@ def evaluate(
     workload: catalog name, alias or path of a model (YAML or HF ``config.json``).
     hardware: catalog name, alias or path of an accelerator, node or cluster; or an IR device or platform.
     batch, prompt, output: sequences together, prompt tokens (default 512, or the model's fixed input), output
-        tokens a sequence; scalars, or arrays that broadcast together for a grid.
+        tokens a sequence (default 128; not used, and said so, where a model generates none); scalars, or arrays that
+        broadcast together for a grid.
     what_if: device fields to replace, by dotted path, e.g. ``{"memories.hbm.read": "3 TB/s"}`` or SI numbers or arrays.
     check_fit: refuse a scenario that does not fit in memory.
     options: weights, activations, kv_cache (format names), tp, pp, ep, dp, sp, efficiency, engine, price,
@@ -113,7 +115,14 @@ def evaluate(
     result = estimate(model.model, platform, scenario, formats)
     if check_fit:
         require_fit(model.model.name, platform, scenario, result.memory)
+    if output is not None and "forward" in model.model.phases:
+        result = replace(result, warnings=(*result.warnings, no_tokens(model.model.name, output)))
     return Evaluation(result, describe(model), hashes)
+
+
+def no_tokens(workload: str, output: Num) -> str:
+    """What is said of output tokens that were asked of a model that generates none."""
+    return f"{workload} answers in one pass and generates no tokens: output {output} is not used"
 
 
 def prepare(
@@ -121,7 +130,7 @@ def prepare(
     hardware: str | Device | Platform,
     batch: Num,
     prompt: Num | None,
-    output: Num,
+    output: Num | None,
     what_if: Mapping[str, Num | str] | None,
     options: Mapping[str, Any],
 ) -> tuple[LoadedModel, Platform, Scenario, dict[str, Any]]:
@@ -161,7 +170,12 @@ def platform_of(hardware: str | Device | Platform) -> tuple[Platform, tuple[Path
 
 
 def _scenario(
-    model: LoadedModel, platform: Platform, batch: Num, prompt: Num | None, output: Num, options: Mapping[str, Any]
+    model: LoadedModel,
+    platform: Platform,
+    batch: Num,
+    prompt: Num | None,
+    output: Num | None,
+    options: Mapping[str, Any],
 ) -> Scenario:
     for name in options:
         if name not in OPTIONS:
@@ -175,7 +189,7 @@ def _scenario(
     if "mapper" in given:
         content.resolve(str(given["mapper"]), "mapper")
     length = prompt if prompt is not None else model.model.fixed_tokens or 512
-    sizes = {"batch": batch, "prompt_tokens": length, "output_tokens": output}
+    sizes = {"batch": batch, "prompt_tokens": length, "output_tokens": DEFAULT_OUTPUT if output is None else output}
     arrays: dict[str, Any] = {
         name: np.asarray(size) if isinstance(size, list | tuple) else size for name, size in sizes.items()
     }

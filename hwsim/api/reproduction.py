@@ -49,8 +49,8 @@ def reproduce(
     """
     if efficiency not in (None, "calibrated", "datasheet"):
         raise unknown_name("efficiency", efficiency, ("calibrated", "datasheet"), where="--efficiency")
+    from hwsim.validation.claims import MISSES, select
     from hwsim.validation.claims import reproduce as run
-    from hwsim.validation.claims import select
 
     chosen, files = select(systems, None if claims is None else Path(claims))
     others: dict[str, Callable[..., Any]] = {
@@ -61,5 +61,5 @@ def reproduce(
     }
     document = run(chosen, files, evaluate, efficiency=efficiency, runners=others, note=note)
     if failed:
-        document = {**document, "rows": [r for r in document["rows"] if r["verdict"] in ("fail", "unmapped")]}
+        document = {**document, "rows": [r for r in document["rows"] if r["verdict"] in MISSES]}
     return Reproduction(document)

@@ -46,7 +46,7 @@ def timeline(
     technique: Mapping[str, Any] | None = None,
     batch: int = 1,
     prompt: int | None = None,
-    output: int = 128,
+    output: int | None = None,
     **options: Any,
 ) -> PhaseTimeline:
     """One phase on the clock of the discrete-event engine, with an overlap technique.

@@ -56,6 +56,7 @@ def command(
         return
     if document is None:
         document = _evaluated(workload, hw, what_if=o.parse_set(set_), **g.keywords(request, run, mapping))
+        request.say_unused(document["workload"]["name"], document["phases"][0]["name"])
     from hwsim.report.explain import explain
 
     if saved is None:

@@ -45,7 +45,11 @@ class Load(Group):
 
     batch: o.Batch = 1
     prompt: o.Prompt = None
-    output: o.Output = 128
+    output: o.OwnOutput = None
+
+    def keywords(self) -> dict[str, Any]:
+        """The options, without an output that nobody gave: each function has its own default. Raises as its base."""
+        return {name: value for name, value in super().keywords().items() if (name, value) != ("output", None)}
 
 
 class Formats(Group):
@@ -58,6 +62,13 @@ class Formats(Group):
 
 class Request(Formats, Load):
     """A load in its formats. Options of the last base come first."""
+
+    def say_unused(self, workload: str, phase: str) -> None:
+        """A warning on stderr where output tokens were asked of a model whose one phase generates none."""
+        if self.output is not None and phase == "forward":
+            from hwsim.api.evaluation import no_tokens
+
+            o.note(f"warning: {no_tokens(workload, self.output)}")
 
 
 class Splits(Group):

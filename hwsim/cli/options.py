@@ -26,6 +26,10 @@ Prompt = Annotated[
     int | None, typer.Option("--prompt", help="Prompt tokens a sequence [512, or the model's fixed input].")
 ]
 Output = Annotated[int, typer.Option("--output", help="Output tokens a sequence.")]
+OwnOutput = Annotated[
+    int | None,
+    typer.Option("--output", help="Output tokens a sequence [128, or none of a model that answers in one pass]."),
+]
 Weights = Annotated[str | None, typer.Option("--weights", help="Weight format, e.g. bf16, fp8, int4-g128, w8a8.")]
 Activations = Annotated[str | None, typer.Option("--activations", help="Activation format.")]
 KvCache = Annotated[str | None, typer.Option("--kv-cache", help="KV cache format.")]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -28,7 +28,10 @@ def command(
     *,
     to: g.Destination,
 ) -> None:
-    """Run published claims through the ordinary estimate and say how far off each one is."""
+    """Run published claims through the ordinary estimate and say how far off each one is.
+
+    Exit code 1 where a bug stopped a claim; the others are scored all the same, and stderr names it.
+    """
     form = to.form("table", "json", "html")
     from hwsim.api import reproduce
 
@@ -40,9 +43,17 @@ def command(
     finally:
         meter.close()
     document = answer.to_dict()
+    to.emit(_render(document, form))
+    stopped = [row for row in document["rows"] if row["verdict"] == "error"]
+    for row in stopped:
+        o.note(f"bug in hwsim: claim {row['id']} of {row['system']}: {row['reason']}")
+    if stopped:
+        raise typer.Exit(1)
+
+
+def _render(document: dict[str, Any], form: str) -> str:
     if form == "json":
-        to.emit(o.to_json(document))
-        return
+        return o.to_json(document)
     from hwsim.report.claims import page, table
 
-    to.emit(page(document) if form == "html" else table(document))
+    return page(document) if form == "html" else table(document)

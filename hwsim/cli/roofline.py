@@ -23,6 +23,7 @@ def command(workload: o.Workload, hw: o.Hardware, request: g.Request, run: Run, 
     from hwsim.api import evaluate
 
     document = evaluate(workload, hw, **g.keywords(request, run), check_fit=False).document
+    request.say_unused(document["workload"]["name"], document["phases"][0]["name"])
     if form in ("json", "csv") and not document["memory"]["fits"]:
         from hwsim.report.rows import misfit
 

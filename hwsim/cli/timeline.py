@@ -66,6 +66,7 @@ def command(
     from hwsim.api import timeline
 
     found = timeline(workload, hw, phase=phase, technique=technique.keywords(), **g.keywords(request, run))
+    request.say_unused(workload, found.document["phase"])
     to.emit(found.trace() if form == "trace" else _render(found.document, form))
 
 

@@ -1,14 +1,15 @@
 """Published claims run as ordinary scenarios: predicted beside published, with a verdict that hides nothing.
 
 Verdicts: pass, in band, fail, needs data (only the original data set can score it), not evidence (recalled provenance),
-unmapped (no rule knows the setup: counted as a miss). A claim is judged by its own tolerance; one-sided where its unit
-says upper or lower bound; an "up to" claim by the best point of its grid; a claim with unpublished free parameters by
-the band over them.
+unmapped (no rule knows the setup: counted as a miss), error (a bug of hwsim stopped it: a miss; the others go on).
+A claim is judged by its own tolerance; one-sided where its unit says upper or lower bound; an "up to" claim by the best
+point of its grid; a claim with unpublished free parameters by the band over them.
 """
 
 from __future__ import annotations
 
 import itertools
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +22,8 @@ from hwsim.validation.claim_metrics import predicted, si
 from hwsim.validation.vocabulary import Point, case_of
 
 SCHEMA: Final = "hwsim/reproduction@1"
-VERDICTS: Final = ("pass", "in band", "fail", "unmapped", "needs data", "not evidence")
+VERDICTS: Final = ("pass", "in band", "fail", "unmapped", "error", "needs data", "not evidence")
+MISSES: Final = ("fail", "unmapped", "error")
 Evaluate = Callable[..., Any]
 
 
@@ -97,13 +99,19 @@ def _row(claim: Claim, file: ClaimsFile | None, asker: _Asker) -> dict[str, Any]
     if claim.metric in file.needs_data:
         return {**row, "verdict": "needs data", "reason": file.needs_data[claim.metric]}
     try:
-        values = _values(claim, file, asker)
-    except LawViolation:
-        raise
-    except HwsimError as error:
+        return {**row, **judged(claim, _values(claim, file, asker))}
+    except Exception as error:  # a bug in one claim must not lose the others
+        return {**row, **_stopped(error)}
+
+
+def _stopped(error: Exception) -> dict[str, str]:
+    """Verdict and reason of a claim that gave no number; of a bug, its type and where it happened."""
+    if isinstance(error, HwsimError) and not isinstance(error, LawViolation):
         hint = f"; {error.fix}" if error.fix.startswith("did you mean") else ""
-        return {**row, "verdict": "unmapped" if error.exit_code == 2 else "fail", "reason": error.what + hint}
-    return {**row, **judged(claim, values)}
+        return {"verdict": "unmapped" if error.exit_code == 2 else "fail", "reason": error.what + hint}
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    what = str(error).partition("\n")[0]
+    return {"verdict": "error", "reason": f"{type(error).__name__}: {what} ({Path(last.filename).name}:{last.lineno})"}
 
 
 def _values(claim: Claim, file: ClaimsFile, asker: _Asker) -> list[float]:
@@ -196,7 +204,7 @@ def _judged_range(published: Sequence[float], low: float, high: float, tolerance
 def _totals(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     count = {verdict: sum(r["verdict"] == verdict for r in rows) for verdict in VERDICTS}
     good = count["pass"] + count["in band"]
-    scored = good + count["fail"] + count["unmapped"]
+    scored = good + sum(count[verdict] for verdict in MISSES)
     errors = sorted(abs(r["relative_error"]) for r in rows if r["relative_error"] is not None)
     right, pairs = _orderings(rows)
     return {

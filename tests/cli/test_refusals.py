@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import gzip
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from hwsim.cli.main import run
+from hwsim.cost.registry import FAMILIES
+from hwsim.schema.accelerator import Kind
+from tests.cli.test_cli import call
 
 
 @pytest.mark.parametrize(
@@ -21,7 +25,7 @@ from hwsim.cli.main import run
         ("evaluate llama-2-7b --hw a100 --hw h100", 2, "--hw is given twice"),
         ("evaluate llama-2-7b --hw a100 -b 1 -b 2", 2, "-b is given twice"),
         ("evaluate llama-2-7b --hw a100 --set cores.count=1 --set cores.count=2", 2, "one field twice"),
-        ("compare llama-2-7b --hw a100 --hw h100 -o x.html", 2, "-o x.html"),
+        ("compare llama-2-7b --hw a100 --hw h100 -o x.md", 2, "-o x.md"),
         ("show h100 --kind foo", 2, "no kind of content named 'foo'"),
         ("validate serving /nonexistent", 2, "no such folder"),
         ("reproduce sail --efficiency datashet", 2, "did you mean datasheet?"),
@@ -85,3 +89,47 @@ def test_a_claims_file_without_claims(tmp_path: Path, capsys: pytest.CaptureFixt
     file.write_text("schema: hwsim/claims@1\nsystem: s\ntitle: t\npaper: p\n")
     assert run(["reproduce", "--claims", str(file)]) == 2
     assert "lists no claims" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("verb", ["evaluate", "timeline", "roofline", "explain", "compare"])
+@pytest.mark.parametrize("model", ["vit-base-patch16-224", "bert-base"])
+def test_output_of_a_model_that_generates_nothing_is_said(
+    verb: str, model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    machines = ["--hw", "a100", *(["--hw", "t4"] if verb == "compare" else [])]
+    asked = [verb, model, *(["latency_s"] if verb == "explain" else []), *machines]
+    words = f"{model} answers in one pass and generates no tokens: output 7 is not used"
+    code, out, err = call(capsys, *asked, "--output", "7")
+    assert code == 0 and words in (out if verb in ("evaluate", "compare") else err)
+    assert "no tokens" not in "".join(call(capsys, *asked)[1:])
+    assert "no tokens" not in "".join(call(capsys, verb, "gpt2", *asked[2:], "--output", "7")[1:])
+
+
+@pytest.mark.parametrize("verb", ["evaluate", "check"])
+def test_an_unknown_kind_of_device_is_refused_at_its_line(
+    verb: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("extends: h100-sxm\nname: mine\nkind: wafre\n")
+    asked = ["check", str(file)] if verb == "check" else ["evaluate", "gpt2", "--hw", str(file)]
+    code, _, err = call(capsys, *asked)
+    assert code == 2 and f"{file}:3 kind" in err and "did you mean 'wafer'" in err
+
+
+def test_kinds_of_files_are_those_that_can_be_priced() -> None:
+    assert set(get_args(Kind)) == set(FAMILIES)
+
+
+def test_a_file_that_hides_a_shipped_one_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "hardware" / "accelerators" / "a100-sxm4-80gb.yaml"
+    file.parent.mkdir(parents=True)
+    file.write_text("schema: hwsim/accelerator@1\nname: a100\n  bad: [\n")
+    monkeypatch.chdir(tmp_path)
+    code, _, err = call(capsys, "evaluate", "gpt2", "--hw", "a100")
+    assert code == 2 and str(file) in err and "hides" in err and "hwsim check" in err
+    code, _, err = call(capsys, "evaluate", "gpt2", "--hw", "a100-sxm4-80gb")
+    assert code == 2 and f"{file}:3" in err
+    code, _, err = call(capsys, "evaluate", "gpt2", "--hw", "a10o")
+    assert code == 2 and "hides" not in err

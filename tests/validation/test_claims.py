@@ -9,8 +9,11 @@ from typing import Any
 import pytest
 
 from hwsim.api import evaluate
-from hwsim.errors import InputError, UnknownNameError
+from hwsim.cli.main import run
+from hwsim.errors import InputError, LawViolation, UnknownNameError
+from hwsim.report.claims import page, table
 from hwsim.schema.claims import Claim, load_claims, load_system, systems
+from hwsim.validation import claims
 from hwsim.validation.claims import _Asker, judged, reproduce, select
 from hwsim.validation.vocabulary import Point, case_of, number
 
@@ -174,3 +177,41 @@ def test_a_capacity_search_begins_at_the_last_rate_of_its_model_and_scenarios_ru
     for pool, capacity in ((1, True), (2, True), (1, True), (3, False)):
         asker.document(Point("m", "h", {"prefill_pool": pool, "capacity": capacity}, {}, "simulate"))
     assert [o.get("capacity_start") for o in asked] == [None, 8.0, None]
+
+
+def test_a_bug_in_one_claim_is_an_error_and_the_others_go_on() -> None:
+    def broken(workload: str, hardware: str, **options: Any) -> Any:
+        if hardware == "u280":
+            raise KeyError("no such metric")
+        return SimpleNamespace(to_dict=lambda: {"metrics": {"tpot_s": {"value": 0.01}}})
+
+    rules = {"flightllm": load_system("flightllm")}
+    document = reproduce([claim(id="a", setup={"hardware": "u280"}), claim(id="b")], rules, broken)
+    first, second = document["rows"]
+    assert (first["verdict"], second["verdict"]) == ("error", "pass")
+    assert first["reason"].startswith("KeyError: 'no such metric' (test_claims.py:")
+    total = document["total"]
+    assert (total["error"], total["scored"], total["pass_rate"]) == (1, 2, 0.5)
+    assert "1 error" in table(document) and 'class="error"' in page(document)
+
+
+@pytest.mark.parametrize("bug", [KeyError("tpot_s"), LawViolation("LAW-1 does not hold")])
+@pytest.mark.parametrize("options", [[], ["--failed"], ["--format", "json"]])
+def test_a_bug_in_one_claim_is_told_at_the_end(
+    bug: Exception, options: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    original = claims._values
+
+    def broken(asked: Claim, *rest: Any) -> list[float]:
+        if asked.id == load_system("sail").claims[0].id:
+            raise bug
+        return original(asked, *rest)
+
+    monkeypatch.setattr(claims, "_values", broken)
+    code = run(["reproduce", "sail", "--quiet", *options])
+    captured = capsys.readouterr()
+    bad = load_system("sail").claims[0].id
+    assert code == 1 and f"claim {bad} of sail: {type(bug).__name__}" in captured.err
+    assert "Traceback" not in captured.err and bad in captured.out
+    monkeypatch.undo()
+    assert run(["reproduce", "sail", "--quiet"]) == 0
