@@ -101,7 +101,7 @@ def command(
     to: g.Destination,
 ) -> None:
     """Place operators on devices (CPU, GPU, NPU ...) or tensors in memories (HBM, DDR, CXL cards, flash)."""
-    form = to.form("table", "json")
+    form = to.form("table", "json", "html")
     from hwsim.api import place
 
     to.emit(render(place(workload, hw, **options.keywords()).document, form))
@@ -123,6 +123,10 @@ def render(document: dict[str, Any], form: str) -> str:
     """A placement document as text of one format."""
     if form == "json":
         return o.to_json(document)
+    if form == "html":
+        from hwsim.report.placement_page import placement_page
+
+        return placement_page(document)
     from hwsim.report.placement import placement_table
 
     return placement_table(document)

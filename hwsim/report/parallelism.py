@@ -8,7 +8,7 @@ from hwsim.report.table import grid, render
 from hwsim.units import gib, si
 
 Document = dict[str, Any]
-_HEADER: Final = (
+HEADER: Final = (
     "layout", "devices", "batch", "TTFT", "TPOT", "token/s", "token/s/device", "token/s/user", "memory", "J/token",
     "USD/Mtoken", "layers by stage",
 )  # fmt: skip
@@ -18,15 +18,15 @@ _UNITS: Final = {"latency": "s", "throughput": "token/s/device", "energy": "J/to
 
 def parallelism_table(document: Document) -> str:
     """Text of the document: the answer, the ranking, why others fail, what binds, the front, the proof."""
-    parts: list[Any] = [_headline(document), "  " + _question(document), ""]
-    parts += [grid(_HEADER, [_cells(row) for row in document["ranking"]], (0,)), ""]
-    parts += [_considered(document["considered"]), *_binds(document), _proof(document), ""]
+    parts: list[Any] = [headline(document), "  " + question_line(document), ""]
+    parts += [grid(HEADER, [cells(row) for row in document["ranking"]], (0,)), ""]
+    parts += [considered_line(document["considered"]), *bind_lines(document), proof_text(document), ""]
     front = document["pareto"]
     if len(front) > 1:
         shown = thinned(front)
         part = f", {len(shown)} of {len(front)} shown" if len(shown) < len(front) else ""
         parts += [f"nothing beats these in both token/s/user and token/s/device (stages taken as equal{part}):"]
-        parts += [grid(_HEADER[:-1], [_cells(row)[:-1] for row in shown], (0,)), ""]
+        parts += [grid(HEADER[:-1], [cells(row)[:-1] for row in shown], (0,)), ""]
     parts += [f"warning: {text}" for text in document.get("warnings", ())]
     return render(*parts).rstrip("\n") + "\n"
 
@@ -123,14 +123,15 @@ def layout_name(row: Document) -> str:
     return " ".join(words) or "one device"
 
 
-def _headline(document: Document) -> str:
+def headline(document: Document) -> str:
+    """Model, machine, the chosen layout and its value."""
     best = document["chosen"]
     where = f"{document['devices']} devices of {document['hardware']['name']}"
-    value = _value(document, best)
+    value = value_text(document, best)
     return f"{document['workload']['name']} on {where}: {layout_name(best)} at batch {best['batch']}, {value}"
 
 
-def _value(document: Document, row: Document) -> str:
+def value_text(document: Document, row: Document) -> str:
     """What a layout has of the objective."""
     return {
         "latency": si(row["latency_s"], "s") + " a request",
@@ -140,7 +141,8 @@ def _value(document: Document, row: Document) -> str:
     }[document["objective"]]
 
 
-def _question(document: Document) -> str:
+def question_line(document: Document) -> str:
+    """Objective, limits, lengths and formats in one line."""
     s, slo = document["scenario"], document["slo"]
     limits = [f"{name.removesuffix('_s')} <= {si(v, 's')}" for name, v in slo.items() if v is not None]
     asked = ", ".join(limits) or "no service limits"
@@ -151,7 +153,8 @@ def _question(document: Document) -> str:
     )
 
 
-def _cells(row: Document) -> tuple[str, ...]:
+def cells(row: Document) -> tuple[str, ...]:
+    """A layout under `HEADER`."""
     cost = row["cost_usd_per_mtok"]
     return (
         layout_name(row),
@@ -182,7 +185,8 @@ def stages_text(layers: list[int] | None) -> str:
     return " ".join(f"{times}x{count}" if times > 1 else str(count) for times, count in runs)
 
 
-def _considered(c: Document) -> str:
+def considered_line(c: Document) -> str:
+    """How many layouts there are, and why others fail."""
     failed = [f"{count} by {reason}" for reason, count in c["failed"].items() if count]
     if c["failed"].get("memory") and c["memory_short_bytes"] is not None:
         failed[0] += f" (the least short misses {gib(c['memory_short_bytes'])} a device)"
@@ -192,7 +196,8 @@ def _considered(c: Document) -> str:
     return text + (f"; not legal: {', '.join(illegal)}" if illegal else "")
 
 
-def _binds(document: Document) -> list[str]:
+def bind_lines(document: Document) -> list[str]:
+    """What each limit leaves, and what it costs."""
     lines = []
     for item in document["binds"]:
         show = gib if item["limit"] == "memory" else lambda v: si(v, "s")
@@ -205,7 +210,8 @@ def _binds(document: Document) -> list[str]:
     return lines
 
 
-def _proof(document: Document) -> str:
+def proof_text(document: Document) -> str:
+    """What is proved of the choice, or what beats it."""
     s = document["solver"]
     value = f"{abs(s['objective']):.6g} {_UNITS[document['objective']]}"
     pipelines = f", {s['refined']} candidate{'s' * (s['refined'] > 1)} with exact stages"
@@ -220,4 +226,4 @@ def _beaten(document: Document) -> str:
     better, claimed = document["solver"]["better"], document["solver"]["claimed"]
     said = f", though {document['mapper']} calls its choice proved" if claimed == "optimal" else ""
     at = f"{layout_name(better)} at batch {better['batch']}"
-    return f"not the best: {at} keeps the limits with {_value(document, better)}{said}"
+    return f"not the best: {at} keeps the limits with {value_text(document, better)}{said}"

@@ -9,7 +9,7 @@ from hwsim.units import gib, si
 
 MOST_TRANSFERS = 6
 LEAST_GAIN = 1e-6  # relative: what gains less is not listed
-_NAMES = {
+NAMES = {
     "time_s": "time",
     "ttft_s": "prefill (TTFT)",
     "tpot_s": "decode step (TPOT)",
@@ -21,7 +21,7 @@ _NAMES = {
     "energy_j": "dynamic energy",
     "optimizer_s": "optimizer",
 }
-_UNITS = {"energy": "J", "edp": "J s"}
+UNITS = {"energy": "J", "edp": "J s"}
 _GOALS = {
     "latency": "time of the whole request",
     "throughput": "time of the busiest device (a request leaves as often)",
@@ -33,7 +33,7 @@ _GOALS = {
 def placement_table(document: dict[str, Any]) -> str:
     """Text of a ``hwsim/placement@1`` document."""
     d = document
-    parts: list[Any] = [_head(d), "  " + _scenario(d), "", _metrics(d), ""]
+    parts: list[Any] = [headline(d), "  " + scenario_line(d), "", _metrics(d), ""]
     if d["kind"] == "tiers":
         parts += [_tiers(d), "", _tensors(d), "", _phases(d)]
     else:
@@ -41,18 +41,20 @@ def placement_table(document: dict[str, Any]) -> str:
         parts += ["", _transfers(d)] if d["transfers"] else []
     parts += ["", "binds: " + "; ".join(d["binding"]), ""]
     parts += [_what_ifs(d), ""] if d.get("what_if") else []
-    parts += [_baselines(d), "", _solver(d)]
+    parts += [_baselines(d), "", proof_line(d)]
     parts += [f"warning: {text}" for text in d.get("warnings", ())]
     return render(*parts)
 
 
-def _head(d: dict[str, Any]) -> str:
+def headline(d: dict[str, Any]) -> str:
+    """What is placed on what, for what."""
     what = {"graph": "operators on devices", "contiguous": "contiguous stages", "tiers": "tensors in memories"}
     goal = "time of a training step" if "walk" in d["scenario"] else _GOALS[d["objective"]]
     return f"{d['workload']} on {' + '.join(d['hardware'])}: {what[d['kind']]}, least {goal}"
 
 
-def _scenario(d: dict[str, Any]) -> str:
+def scenario_line(d: dict[str, Any]) -> str:
+    """The load and its limits in one line."""
     s = d["scenario"]
     shown = [f"{key} {s[key]}" for key in ("batch", "prompt", "output", "phase", "walk") if s.get(key)]
     shown += [f"weights {' or '.join(s['weights'])}"] if s.get("weights") else []
@@ -65,11 +67,12 @@ def _metrics(d: dict[str, Any]) -> Any:
     for name, metric in d["metrics"].items():
         unit = "J" if name.endswith("_j") else "s"
         band = f"{si(metric['low'], unit)} - {si(metric['high'], unit)}" if "low" in metric else ""
-        body.append((_NAMES.get(name, name), si(metric["value"], unit), band))
+        body.append((NAMES.get(name, name), si(metric["value"], unit), band))
     return grid(("metric", "value", "band"), body)
 
 
-def _fill(row: dict[str, Any]) -> tuple[str, str]:
+def fill_text(row: dict[str, Any]) -> tuple[str, str]:
+    """Used of usable memory, and the share."""
     room = row["room_bytes"]
     if room is None:
         return gib(row["used_bytes"]), "not limited"
@@ -78,7 +81,7 @@ def _fill(row: dict[str, Any]) -> tuple[str, str]:
 
 def _devices(d: dict[str, Any]) -> Any:
     body = [
-        (s["name"], str(s["operators"]), si(s["compute_s"], "s"), si(s["receive_s"], "s"), *_fill(s))
+        (s["name"], str(s["operators"]), si(s["compute_s"], "s"), si(s["receive_s"], "s"), *fill_text(s))
         for s in d["sites"]
     ]
     return grid(("device", "operators", "computes", "receives", "memory", "full"), body)
@@ -88,7 +91,7 @@ def _stages(d: dict[str, Any]) -> Any:
     body = []
     for s in d["stages"]:
         span = (str(s["operators"]), s["first"] or "-", s["last"] or "-")
-        body.append((str(s["stage"]), s["device"], *span, si(s["time_s"], "s"), *_fill(s)))
+        body.append((str(s["stage"]), s["device"], *span, si(s["time_s"], "s"), *fill_text(s)))
     return grid(("stage", "device", "operators", "from", "to", "time", "memory", "full"), body, left=(0, 1, 3, 4))
 
 
@@ -118,7 +121,7 @@ def _transfers(d: dict[str, Any]) -> Any:
 
 
 def _tiers(d: dict[str, Any]) -> Any:
-    body = [(t["name"] + (f" x{t['modules']}" if t["modules"] > 1 else ""), *_fill(t)) for t in d["tiers"]]
+    body = [(t["name"] + (f" x{t['modules']}" if t["modules"] > 1 else ""), *fill_text(t)) for t in d["tiers"]]
     return grid(("memory", "used", "full"), body)
 
 
@@ -140,7 +143,7 @@ def _phases(d: dict[str, Any]) -> Any:
 
 
 def _baselines(d: dict[str, Any]) -> Any:
-    unit = _UNITS.get(d["objective"], "s")
+    unit = UNITS.get(d["objective"], "s")
     best = d["report"]["objective"]
     body = [("this placement", si(best, unit), "1", "")]
     for row in d["baselines"]:
@@ -151,7 +154,12 @@ def _baselines(d: dict[str, Any]) -> Any:
 
 
 def _what_ifs(d: dict[str, Any]) -> Any:
-    unit = _UNITS.get(d["objective"], "s")
+    return grid(("what if", d["objective"], "gain", ""), what_if_rows(d), left=(0, 3))
+
+
+def what_if_rows(d: dict[str, Any]) -> list[tuple[str, str, str, str]]:
+    """Changes, the value with them, the gain, and whether it is proved."""
+    unit = UNITS.get(d["objective"], "s")
     best = d["report"]["objective"]
     gains = [r for r in d["what_if"] if r["gain"] > LEAST_GAIN * best]
     body = [
@@ -159,11 +167,11 @@ def _what_ifs(d: dict[str, Any]) -> Any:
         for r in gains
     ]
     idle = len(d["what_if"]) - len(gains)
-    body += [(f"{idle} other changes", "", "nothing", "")] if idle else []
-    return grid(("what if", d["objective"], "gain", ""), body, left=(0, 3))
+    return body + ([(f"{idle} other changes", "", "nothing", "")] if idle else [])
 
 
-def _solver(d: dict[str, Any]) -> str:
+def proof_line(d: dict[str, Any]) -> str:
+    """Solver, bound, gap and time in one line."""
     r = d["report"]
     version = f" ({r['version']})" if r["version"] else ""
     return (
