@@ -122,7 +122,7 @@ def evaluate(
 
 def no_tokens(workload: str, output: Num) -> str:
     """What is said of output tokens that were asked of a model that generates none."""
-    return f"{workload} answers in one pass and generates no tokens: output {output} is not used"
+    return f"{workload} answers in one pass and generates no tokens: output {str(output)[:40]} is not used"
 
 
 def prepare(

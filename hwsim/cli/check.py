@@ -97,13 +97,9 @@ def _python(given: str) -> str:
 
 
 def _accelerator(path: Path) -> None:
-    """Load it and price one operator on it: a file that reads but cannot be used is not ok."""
-    from hwsim.cost.registry import FAMILIES
     from hwsim.schema.loader import load_hardware
 
-    device = load_hardware(str(path)).platform.device
-    if device.kind not in FAMILIES:
-        raise unknown_name("device kind", device.kind, FAMILIES, where=f"{path} kind")
+    load_hardware(str(path))
 
 
 def _model(path: Path) -> None:
