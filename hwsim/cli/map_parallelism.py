@@ -87,7 +87,7 @@ class Options(Training, Choice, Run, Goal, Machine):
 @g.grouped
 def command(workload: o.Workload, options: Options, to: g.Destination) -> None:
     """Split a model over devices: tensor, pipeline, data, expert and sequence parallelism under memory and SLO."""
-    form = to.form("table", "json")
+    form = to.form("table", "json", "html")
     if options.stage:
         result = _stages(workload, options)
     elif not options.hw:
@@ -97,7 +97,18 @@ def command(workload: o.Workload, options: Options, to: g.Destination) -> None:
         result = _training(workload, options)
     else:
         result = _serving(workload, options)
-    to.emit(o.to_json(result.document) if form == "json" else str(result))
+    to.emit(_rendered(result, form))
+
+
+def _rendered(result: Any, form: str) -> str:
+    """A plan as text of one format."""
+    if form == "json":
+        return o.to_json(result.document)
+    if form == "html":
+        from hwsim.report.layouts_page import plan_page
+
+        return plan_page(result.document)
+    return str(result)
 
 
 def _stages(workload: str, options: Options) -> Any:
