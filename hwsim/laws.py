@@ -1,6 +1,7 @@
 """Numbered laws that every result obeys; each is asserted at run time where it is cheap and named in a test.
 
-LAW-1  floor <= low <= value <= high <= ceiling of every task, phase and metric
+LAW-1  floor <= low <= value <= high <= ceiling of every task, phase and metric; the floor of a task is at least its
+       demand at the datasheet rate of every unit, memory and link, except where its family states a mechanism
 LAW-2  time does not grow with a peak or a bandwidth and does not fall with work
 LAW-3  conservation: operations of tasks = operations of the graph; bytes moved >= compulsory bytes; shards sum up
 LAW-4  energy = dynamic + static power x makespan; bill = USD per token x tokens

@@ -3,18 +3,51 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from hwsim.cost.roofline import largest, total
+from hwsim.cost.roofline import floor_parts, largest, total
+from hwsim.ir.mapped import Task
 from hwsim.ir.numbers import Num, plain
+from hwsim.ir.platform import Platform
 from hwsim.ir.result import TaskCost
+
+
+@dataclass(frozen=True, slots=True)
+class Floors:
+    """Seconds by resource at datasheet peaks, and the mechanisms that exempt a task from one (see `TaskCost`)."""
+
+    parts_s: Mapping[str, Num]
+    instead: Mapping[str, str] = field(default_factory=dict)
+    beside: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def floor_s(self) -> Num:
+        """The largest part that the task itself waits for."""
+        return largest({name: seconds for name, seconds in self.parts_s.items() if name not in self.beside})
+
+
+def held(
+    task: Task,
+    platform: Platform,
+    own_s: Mapping[str, Num] | None = None,
+    *,
+    instead: Mapping[str, str] | None = None,
+    beside: Mapping[str, str] | None = None,
+) -> Floors:
+    """The datasheet's parts of a task, raised by a family's own; `instead` names those that it states another way."""
+    stated = instead or {}
+    parts = {name: s for name, s in floor_parts(task, platform).items() if name not in stated}
+    for name, seconds in (own_s or {}).items():
+        parts[name] = plain(np.maximum(parts.get(name, 0.0), seconds))
+    return Floors(parts, stated, beside or {})
 
 
 def bracketed(
     value_s: Num,
     parts_s: Mapping[str, Num],
-    floor_parts_s: Mapping[str, Num],
+    floors: Floors,
     band: float,
     *,
     run_w: Num = 0.0,
@@ -26,10 +59,22 @@ def bracketed(
     `run_w` (watts above idle while the device works) gives the energy where the family measured power, else
     `energy_j`. A value below the floor is raised to it: a fitted model may not beat the datasheet.
     """
-    floor = largest(floor_parts_s) if floor_parts_s else 0.0
+    floor = floors.floor_s
     value = plain(np.maximum(value_s, floor))
     low = plain(np.maximum(value / band, floor))
     high = value * band
     ceiling = plain(np.maximum(total(parts_s) * band, high))
     joules = run_w * value if energy_j is None else energy_j
-    return TaskCost(value, low, high, floor, ceiling, dict(parts_s), dict(floor_parts_s), joules, model)
+    return TaskCost(
+        value,
+        low,
+        high,
+        floor,
+        ceiling,
+        dict(parts_s),
+        dict(floors.parts_s),
+        joules,
+        model,
+        floors.instead,
+        floors.beside,
+    )

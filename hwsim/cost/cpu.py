@@ -1,20 +1,22 @@
 """CPUs on packed low-bit weights: t = max(bytes / (rate x efficiency), MACs / (threads x clock x MACs a cycle)).
 
+Bytes at main memory and at the last-level cache; operators without products take a share of the vector peak.
+
 The MACs a cycle of a thread are far below the SIMD peak because weights are unpacked first; that low rate makes the
 time grow with the batch. Devices without a `cpu` section are priced by the generic model. See docs/formulas/pim.md.
 """
 
 from __future__ import annotations
 
-from typing import Final
-
-import numpy as np
+from collections.abc import Mapping
+from typing import Any, Final
 
 from hwsim.cost import generic
-from hwsim.cost.bracketed import bracketed
-from hwsim.cost.roofline import dynamic_energy_j
+from hwsim.cost.bracketed import bracketed, held
+from hwsim.cost.peaks import compute_path
+from hwsim.cost.roofline import dynamic_energy_j, floor_parts, largest
 from hwsim.ir.mapped import Task
-from hwsim.ir.numbers import plain
+from hwsim.ir.numbers import Num, plain
 from hwsim.ir.platform import Device, Platform
 from hwsim.ir.result import TaskCost
 
@@ -29,19 +31,27 @@ def takes(device: Device) -> tuple[str, ...]:
 
 def task_cost(task: Task, platform: Platform) -> TaskCost:
     """Bracketed time of one execution."""
-    o, device = platform.device.extra.get("cpu"), platform.device
+    o = platform.device.extra.get("cpu")
     if o is None:
         return generic.task_cost(task, platform)
-    moved = sum((t.moved_bytes for t in task.operator.inputs if t.role in ("weight", "kv_cache", "state")), 0)
-    bits = task.operator.weights[0].format.element_bits if task.operator.weights else _UNPACKED_BITS
-    rate = o["macs_per_cycle"] if bits < _UNPACKED_BITS else o["macs_per_cycle_8bit"]
-    matrix = task.kind in ("gemm", "moe", "attention_decode", "attention_prefill")
-    macs = task.operator.flop / 2 if matrix else 0.0
-    peak = device.main_memory.read_bytes_per_s
-    parts = {
-        "memory": plain(moved / (peak * o["memory_efficiency"])),
-        "compute": plain(macs / (o["threads"] * device.clock_hz * rate)),
-    }
+    parts = _parts(task, platform, o)
     energy = dynamic_energy_j(task, platform)
-    value = np.maximum(parts["memory"], parts["compute"])
-    return bracketed(value, parts, {"memory": moved / peak}, BAND, energy_j=energy, model="cpu")
+    return bracketed(largest(parts), parts, held(task, platform), BAND, energy_j=energy, model="cpu")
+
+
+def _parts(task: Task, platform: Platform, o: Mapping[str, Any]) -> dict[str, Num]:
+    """Seconds by resource: products of packed weights at their own rate, all else at a share of the datasheet."""
+    device = platform.device
+    parts = {
+        "memory" if name == device.main_memory.name else name: seconds / o["memory_efficiency"]
+        for name, seconds in floor_parts(task, platform).items()
+        if name in task.traffic_bytes
+    }
+    if task.kind in ("gemm", "moe", "attention_decode", "attention_prefill"):
+        bits = task.operator.weights[0].format.element_bits if task.operator.weights else _UNPACKED_BITS
+        rate = o["macs_per_cycle"] if bits < _UNPACKED_BITS else o["macs_per_cycle_8bit"]
+        compute = task.operator.flop / 2 / (o["threads"] * device.clock_hz * rate)
+    else:
+        peak = compute_path(device, task.operator.dtype, task.operator.unit).peak_flop_per_s
+        compute = task.operator.flop / (peak * generic.COMPUTE_EFFICIENCY)
+    return {name: plain(seconds) for name, seconds in {**parts, "compute": compute}.items()}

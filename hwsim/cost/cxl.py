@@ -18,8 +18,8 @@ from typing import Final
 
 import numpy as np
 
-from hwsim.cost.bracketed import bracketed
-from hwsim.cost.roofline import dynamic_energy_j, floor_parts, largest
+from hwsim.cost.bracketed import bracketed, held
+from hwsim.cost.roofline import dynamic_energy_j, largest
 from hwsim.ir.mapped import Task
 from hwsim.ir.numbers import Num, plain
 from hwsim.ir.platform import Platform
@@ -35,8 +35,8 @@ _PLACEMENTS: Final = {"dram": (1.0, False), "cxl": (0.0, True), "interleave": (0
 def task_cost(task: Task, platform: Platform) -> TaskCost:
     """Bracketed time of one forward execution: a sustained share of the matrix peak, or the GPU's memory."""
     o = platform.device.extra["cxl"]
-    floors = floor_parts(task, platform)
-    parts = {k: plain(v / o["mfu"] if k == "compute" else v) for k, v in floors.items()}
+    floors = held(task, platform)
+    parts = {k: plain(v / o["mfu"] if k == "compute" else v) for k, v in floors.parts_s.items()}
     energy = dynamic_energy_j(task, platform)
     return bracketed(largest(parts), parts, floors, BAND, energy_j=energy, model="cxl")
 

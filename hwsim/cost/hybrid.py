@@ -1,7 +1,9 @@
 """A GPU that streams its weights from the host while cache and attention stay on the CPU (MoE-Lens, arXiv 2504.09345).
 
 - one pass over the weights takes delta = weight bytes / link rate, whatever the number of tokens
-- a pass lasts max(delta, GPU compute, (cache + weight bytes) / host bandwidth): the three run side by side
+- a pass lasts max(delta, GPU work, (cache + weight bytes) / host bandwidth): the three run side by side
+- GPU work of an operator = max(operations / peak of its unit, bytes / GPU memory); operators of the GPU follow one
+  another, and what the pass waits beyond them is charged by their shares of the queue that binds it
 - the GPU is busy once n >= (C_GPU / link) (experts / picked) tokens share a pass
 - steady rate of a host full of requests: pages, with prompts and tokens in every pass, against the baseline that
   reserves for the longest request and takes prompts first (MoE-Lightning)
@@ -17,8 +19,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from hwsim.cost.bracketed import bracketed
-from hwsim.cost.roofline import dynamic_energy_j
+from hwsim.cost.bracketed import Floors, bracketed, held
+from hwsim.cost.roofline import dynamic_energy_j, floor_parts, largest
 from hwsim.errors import InfeasibleError
 from hwsim.ir.mapped import MappedGraph, Task
 from hwsim.ir.numbers import Num, plain
@@ -28,10 +30,15 @@ from hwsim.units import gib
 
 BAND: Final = 1.25
 COMPUTE_EFFICIENCY: Final = 0.8  # of the matrix peak on large batches: as in the generic model, rounded up
+_AHEAD: Final = (
+    "weights come over the link while earlier operators run: the whole pass waits for them, not this operator"
+)
+_HOST: Final = "the host works on caches and weights beside the GPU: the whole pass waits for it, not this operator"
+_ON_CPU: Final = "decode attention runs on the CPU at the rate of the host memory, not on the GPU"
 
 
 def plan(graph: MappedGraph) -> MappedGraph:
-    """Find the resource that binds the pass; each task then pays for that one. Raises InfeasibleError."""
+    """Find the resource that binds the pass and what the GPU waits for it. Raises InfeasibleError."""
     device = graph.platform.device
     o = device.extra.get("offload")
     if o is None:
@@ -39,10 +46,11 @@ def plan(graph: MappedGraph) -> MappedGraph:
     _require_host(graph, device, o)
     totals: dict[str, Num] = {}
     for task in graph.tasks:
-        for name, seconds in _queues(task, device, o).items():
+        for name, seconds in _queues(task, graph.platform, o).items():
             totals[name] = totals.get(name, 0.0) + seconds * task.count
-    binding = _binding(totals)
-    return replace(graph, tasks=tuple(replace(t, choice={**t.choice, "binding": binding}) for t in graph.tasks))
+    idle = 1 - totals["gpu"] / np.maximum(largest(totals), 1e-300)  # share of the pass in which the GPU waits
+    waits = {name: plain(chosen * idle) for name, chosen in _binding(totals).items() if name != "gpu"}
+    return replace(graph, tasks=tuple(replace(t, choice={**t.choice, "waits": waits}) for t in graph.tasks))
 
 
 def _binding(totals: Mapping[str, Num]) -> dict[str, Num]:
@@ -66,16 +74,13 @@ def _require_host(graph: MappedGraph, device: Device, o: Mapping[str, Any]) -> N
 
 
 def task_cost(task: Task, platform: Platform) -> TaskCost:
-    """Bracketed time of one execution: its share of the queue that binds the pass."""
-    device, o = platform.device, platform.device.extra["offload"]
-    queues = _queues(task, device, o)
-    binding = task.choice.get("binding", {"link": 1.0})
-    # a task pays for its share of the queue that binds the pass; that queue at datasheet rates is its floor
-    paid = {name: queues[name] * chosen for name, chosen in binding.items()}
-    floors = {name: _at_peak(name, seconds, device, o) for name, seconds in paid.items()}
-    value = plain(sum(paid.values(), 0.0))
+    """Bracketed time of one execution: its work on the GPU and its share of what the pass waits beyond that."""
+    o = platform.device.extra["offload"]
+    queues = _queues(task, platform, o)
+    waits = task.choice.get("waits", {"link": 1.0})
+    value = plain(queues["gpu"] + sum((queues[name] * share for name, share in waits.items()), 0.0))
     energy = dynamic_energy_j(task, platform)
-    return bracketed(value, queues, floors, BAND, energy_j=energy, model="hybrid")
+    return bracketed(value, queues, _floors(task, platform, o), BAND, energy_j=energy, model="hybrid")
 
 
 def metrics(timelines: Sequence[Timeline]) -> Mapping[str, Bracket]:
@@ -120,7 +125,8 @@ def _steady(timelines: Sequence[Timeline], prompt: Num, output: Num, token_bytes
     used, lens = prompt + output / 2, o["policy"] == "lens"
     held = used if lens else o["longest"] * prompt + output
     requests = room / held
-    on_gpu = _busy(timelines[0], "gpu") / timelines[0].graph.tokens  # of one token
+    on_gpu = sum((_shared_s(t, graph.platform) * t.count for t in timelines[0].graph.tasks), 0.0)
+    on_gpu = on_gpu / timelines[0].graph.tokens  # of one token
     sweep, host = _busy(timelines[-1], "link"), (requests * used * token_bytes + stored) / o["host_bandwidth"]
     fresh = requests * prompt / output if lens else 0.0
     step = np.maximum(np.maximum(sweep, (requests + fresh) * on_gpu), host)
@@ -133,28 +139,49 @@ def _steady(timelines: Sequence[Timeline], prompt: Num, output: Num, token_bytes
     }
 
 
-def _at_peak(queue: str, seconds: Num, device: Device, o: Mapping[str, Any]) -> Num:
-    """The time in a queue at the datasheet rate of its resource."""
-    share = {
-        "link": o["link"] / o["link_peak"],
-        "gpu": COMPUTE_EFFICIENCY,
-        "host": o["host_bandwidth"] / device.main_memory.read_bytes_per_s,
-    }
-    return seconds * share[queue]
+def _floors(task: Task, platform: Platform, o: Mapping[str, Any]) -> Floors:
+    """The datasheet of the GPU; the link and the host memory count in the floor of the whole pass."""
+    main = platform.device.main_memory.name
+    link = {"link": _streamed(task) / o["link_peak"]}
+    beside = {"link": _AHEAD, main: _HOST}
+    if not _on_cpu(task):
+        return held(task, platform, link, beside=beside)
+    on_gpu = [name for name in floor_parts(task, platform) if name != main]
+    return held(task, platform, link, instead=dict.fromkeys(on_gpu, _ON_CPU), beside=beside)
+
+
+def _shared_s(task: Task, platform: Platform) -> Num:
+    """Work on the GPU that grows with the tokens of a pass: without reading the weights, which the pass does once."""
+    if _on_cpu(task):
+        return 0.0
+    main, near = platform.device.main_memory.name, platform.device.last_level_cache
+    parts = {name: s for name, s in floor_parts(task, platform).items() if name not in ("link", main)}
+    if near is not None and near.name in parts:
+        parts[near.name] = np.maximum(parts[near.name] - _streamed(task) / near.read_bytes_per_s, 0.0)
+    return largest(parts) / COMPUTE_EFFICIENCY
 
 
 def _busy(timeline: Timeline, name: str) -> Num:
     return timeline.busy_s.get(name, 0.0)
 
 
-def _queues(task: Task, device: Device, o: Mapping[str, Any]) -> dict[str, Num]:
+def _on_cpu(task: Task) -> bool:
+    return task.kind == "attention_decode"
+
+
+def _streamed(task: Task) -> Num:
+    """Weight bytes that cross the link."""
+    return sum((w.stored_bytes for w in task.operator.weights if task.kind in ("gemm", "moe")), 0)
+
+
+def _queues(task: Task, platform: Platform, o: Mapping[str, Any]) -> dict[str, Num]:
     """Seconds of one execution on the link, the GPU and the host memory."""
-    weights = sum((w.stored_bytes for w in task.operator.weights if task.kind in ("gemm", "moe")), 0)
+    weights = _streamed(task)
     cached = sum((c.moved_bytes for c in task.operator.inputs if c.role == "kv_cache"), 0)
-    peak = max(float(np.max(c.peak_flop_per_s)) for c in device.compute if c.dtype in ("fp16", "bf16"))
-    on_cpu = task.kind == "attention_decode"
+    beside = ("link", platform.device.main_memory.name)
+    on_gpu = {name: s for name, s in floor_parts(task, platform).items() if name not in beside}
     return {
         "link": weights / o["link"],
-        "gpu": 0.0 if on_cpu else task.operator.flop / (peak * COMPUTE_EFFICIENCY),
-        "host": ((cached if on_cpu else 0) + weights) / o["host_bandwidth"],  # both leave the same memory
+        "gpu": 0.0 if _on_cpu(task) else largest(on_gpu) / COMPUTE_EFFICIENCY,
+        "host": ((cached if _on_cpu(task) else 0) + weights) / o["host_bandwidth"],  # both leave the same memory
     }

@@ -17,7 +17,8 @@ from typing import Any, Final
 import numpy as np
 
 from hwsim.cost import generic
-from hwsim.cost.bracketed import bracketed
+from hwsim.cost.bracketed import Floors, bracketed, held
+from hwsim.cost.peaks import compute_path
 from hwsim.cost.roofline import dynamic_energy_j
 from hwsim.errors import InfeasibleError
 from hwsim.ir.mapped import MappedGraph, Task
@@ -29,6 +30,8 @@ BAND: Final = 1.25  # the prefill law is within 17 % over nine published runs, t
 # Engine graphs of a layer: before attention, after it, and the feed-forward block; float parts lie between them.
 # (llm.npu counts 144 graphs, float ones included, in 24 layers: six a layer.)
 ENGINE_GRAPHS: Final = 3
+_FLOATS: Final = "runs on the CPU or the GPU of the phone, at the rate of their published products, not on the engine"
+_WINDOW: Final = "the window is the engine's own memory"
 ENGINE_BITS: Final = 8  # weights that the engine multiplies; other widths are refused
 
 
@@ -48,7 +51,18 @@ def plan(graph: MappedGraph) -> MappedGraph:
         if task.kind in ("gemm", "moe") and task.operator.weights and not _on_cpu(task):
             weight = max(task.operator.weights, key=lambda w: float(np.max(w.elements)))
             _require_path(device, task.name, weight.format.name, weight.format.element_bits)
-    return replace(graph, tasks=tuple(_placed(task, graph.phase) for task in graph.tasks))
+    tasks = tuple(_placed(task, graph.phase) for task in graph.tasks)
+    return replace(graph, tasks=_shared_floats(tasks, device))
+
+
+def _shared_floats(tasks: tuple[Task, ...], device: Device) -> tuple[Task, ...]:
+    """The float constant of a layer contains its elementwise operators: attention pays what those leave of it."""
+    layers = sum((t.count for t in tasks if t.kind == "attention_prefill"), 0)
+    inside = [t for t in tasks if t.kind == "vector" and t.operator.segment not in ("embed", "head")]
+    each = sum((_float_s(t, device) * t.count for t in inside), 0.0) / layers if layers else 0.0
+    return tuple(
+        replace(t, choice={**t.choice, "elsewhere_s": each}) if t.kind == "attention_prefill" else t for t in tasks
+    )
 
 
 def _placed(task: Task, phase: str) -> Task:
@@ -80,10 +94,10 @@ def task_cost(task: Task, platform: Platform) -> TaskCost:
     phone = platform.device.extra.get("phone")
     if phone is None:
         return generic.task_cost(task, platform)
-    parts = {name: plain(seconds) for name, seconds in _parts(task, phone).items()}
+    parts = {name: plain(seconds) for name, seconds in _parts(task, platform.device).items()}
     value = sum(parts.values(), 0.0)
     energy = dynamic_energy_j(task, platform)
-    return bracketed(value, parts, _floors(task, platform.device), BAND, energy_j=energy, model=phone["processor"])
+    return bracketed(value, parts, _floors(task, platform), BAND, energy_j=energy, model=phone["processor"])
 
 
 def metrics(timelines: Sequence[Timeline]) -> Mapping[str, Bracket]:
@@ -125,15 +139,23 @@ def _chunk_passes(phone: Mapping[str, Any]) -> float:
     return float(np.ceil(phone["chunk"] / phone["stream_rows"]))
 
 
-def _parts(task: Task, phone: Mapping[str, Any]) -> dict[str, Num]:
+def _parts(task: Task, device: Device) -> dict[str, Num]:
+    phone: Mapping[str, Any] = device.extra["phone"]
     dims, engine = task.operator.dims, phone["processor"] == "engine"
     if task.kind in ("gemm", "moe"):
         return _matrix(task, phone)
     if task.kind == "attention_prefill" and not engine:
-        return {"float": dims["batch"] * _exposed_floats(dims, phone)}
+        left = dims["batch"] * _exposed_floats(dims, phone) - task.choice.get("elsewhere_s", 0.0)
+        return {"float": np.maximum(left, _float_s(task, device))}
     if task.kind == "attention_decode":
         return {"memory": _stream(task, phone)}
-    return {"float": 0.0}
+    return {"float": _float_s(task, device)}
+
+
+def _float_s(task: Task, device: Device) -> Num:
+    """Operators between the products: their operations, or what the window does not hold through the memory."""
+    moved = task.traffic_bytes.get(device.main_memory.name, 0.0) / device.extra["phone"]["single_bandwidth"]
+    return np.maximum(moved, task.operator.flop / _peak(task, device))
 
 
 def _matrix(task: Task, phone: Mapping[str, Any]) -> dict[str, Num]:
@@ -208,10 +230,30 @@ def _stream(task: Task, phone: Mapping[str, Any]) -> Num:
     return stored / phone["single_bandwidth"]
 
 
-def _floors(task: Task, device: Device) -> dict[str, Num]:
-    """Seconds at the advertised peak and at the peak of the shared memory."""
-    peak = max(float(np.max(c.peak_flop_per_s)) for c in device.compute)
-    stored = sum(
-        (t.moved_bytes for t in task.operator.inputs if t.role == "weight" and task.kind in ("gemm", "moe")), 0
-    )
-    return {"compute": task.operator.flop / peak, "memory": stored / device.main_memory.read_bytes_per_s}
+def _own_rate(task: Task, phone: Mapping[str, Any]) -> float:
+    """Operations a second of the CPU or GPU where a task runs, by their published products; 0: in the engine."""
+    cpu, gpu = (2 * phone["stream_rows"] / phone[f"{name}_weight"] for name in ("cpu", "gpu"))
+    processor, products = phone["processor"], task.kind in ("gemm", "moe")
+    if processor == "engine" or (products and processor == "npu-fp16"):
+        return 0.0
+    if task.operator.segment != "op" and (task.choice.get("decoding") or (products and _on_cpu(task))):
+        return float(cpu)
+    if products:
+        return float({"cpu-int8": cpu, "gpu-fp16": gpu}.get(processor, 0.0))
+    return float(gpu)
+
+
+def _peak(task: Task, device: Device) -> Num:
+    own = _own_rate(task, device.extra["phone"])
+    return own or compute_path(device, task.operator.dtype, task.operator.unit).peak_flop_per_s
+
+
+def _floors(task: Task, platform: Platform) -> Floors:
+    """The datasheet of engine and memory; other processors of the phone by their published products."""
+    device = platform.device
+    own = _own_rate(task, device.extra["phone"])
+    if not own:
+        return held(task, platform)
+    near = {m.name: _WINDOW for m in device.memories if m is not device.main_memory}
+    instead = {"compute": _FLOATS, "vector": _FLOATS, **near}
+    return held(task, platform, {"compute": task.operator.flop / own}, instead=instead)

@@ -7,7 +7,7 @@ the columns, and each bit-plane of n activations selects one entry:
 - build = (2^n - n - 1) (b_w + ceil(log2 n) + 1);  use = B b_a (1 - reuse repeated) (select + b_c + 1)
 - cycles a MAC = (build + use) / (n B), least over the n whose table fits the rows
 - time = max(weight bytes / DRAM rate, MACs x cycles / (arrays x share x columns x clock))
-- attention stays on the CPU: max(cache bytes / DRAM rate, operations / the peak of its vector units)
+- all else stays on the CPU: max(bytes / DRAM rate, bytes / cache rate, operations / the peak of its vector units)
 
 Formulas: docs/formulas/pim.md.
 """
@@ -22,10 +22,9 @@ from typing import Any, Final
 import numpy as np
 
 from hwsim.cost import fused
-from hwsim.cost.bracketed import bracketed
+from hwsim.cost.bracketed import bracketed, held
 from hwsim.cost.generic import COMPUTE_EFFICIENCY
-from hwsim.cost.peaks import compute_path
-from hwsim.cost.roofline import dynamic_energy_j, largest
+from hwsim.cost.roofline import dynamic_energy_j, floor_parts, largest
 from hwsim.errors import InfeasibleError
 from hwsim.ir.mapped import MappedGraph, Task
 from hwsim.ir.numbers import Num, plain
@@ -36,6 +35,7 @@ BAND: Final = 2.0  # no point of this machine is published
 MEMORY_EFFICIENCY: Final = 0.8  # of the DRAM: ai-dynamo/aiconfigurator empirical scale
 GROUPS: Final = (1, 2, 3, 4, 5, 6, 7, 8)
 IN_ARRAYS: Final = ("gemm", "moe")
+_BIT_SERIAL: Final = "arrays compute bit by bit: cycles by the width of the weights and the size of the table"
 
 
 def plan(graph: MappedGraph) -> MappedGraph:
@@ -62,27 +62,27 @@ def plan(graph: MappedGraph) -> MappedGraph:
 
 
 def _in_arrays(task: Task) -> Task:
-    """The task with its operations as int8: arrays take no wider operand."""
+    """The task with its operations as int8: arrays take no wider operand. All else runs on the CPU's vector units."""
     if task.kind not in IN_ARRAYS:
-        return task
+        return replace(task, operator=task.operator.with_(unit="vector"))
     return replace(task, operator=task.operator.with_(dtype="int8"), flop={"int8": task.operator.flop})
 
 
 def task_cost(task: Task, platform: Platform) -> TaskCost:
     """Bracketed time of one execution: matrices in the arrays, everything else on the CPU."""
     device, o = platform.device, _section(platform.device)
-    rate = device.main_memory.read_bytes_per_s
-    moved = sum((t.moved_bytes for t in task.operator.inputs if t.role in ("weight", "kv_cache", "state")), 0)
-    on_cpu = (
-        0.0 if task.kind in IN_ARRAYS else task.operator.flop / compute_path(device, "fp16", "vector").peak_flop_per_s
-    )
+    demand = floor_parts(task, platform)
+    in_arrays = task.kind in IN_ARRAYS
     parts = {
-        "memory": plain(moved / (rate * MEMORY_EFFICIENCY)),
-        "pim": plain(cycles(task, o) / _speed(o)),
-        "cpu": plain(on_cpu / COMPUTE_EFFICIENCY),
+        "memory" if name == device.main_memory.name else name: plain(seconds / MEMORY_EFFICIENCY)
+        for name, seconds in demand.items()
+        if name in task.traffic_bytes
     }
+    parts["pim"] = plain(cycles(task, o) / _speed(o))
+    parts["cpu"] = 0.0 if in_arrays else plain(demand.get("compute", 0.0) / COMPUTE_EFFICIENCY)
     energy = dynamic_energy_j(task, platform)
-    floors = {"memory": moved / rate, "cpu": on_cpu}
+    own = {"compute": parts["pim"]} if in_arrays else None
+    floors = held(task, platform, own, instead={"compute": _BIT_SERIAL} if in_arrays else None)
     return bracketed(largest(parts), parts, floors, BAND, energy_j=energy, model="pim")
 
 

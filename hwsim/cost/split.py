@@ -18,7 +18,7 @@ from typing import Any, Final
 import numpy as np
 
 from hwsim.cost import generic
-from hwsim.cost.bracketed import bracketed
+from hwsim.cost.bracketed import Floors, bracketed
 from hwsim.cost.energy import j_per_byte
 from hwsim.cost.roofline import dynamic_energy_j
 from hwsim.ir.mapped import MappedGraph, Task
@@ -27,6 +27,7 @@ from hwsim.ir.platform import Device, Platform
 from hwsim.ir.result import Bracket, TaskCost, Timeline
 
 BAND: Final = 1.45  # as the generic model
+_REMOTE: Final = "decode attention runs on the memory devices behind the network"
 _HOURS: Final = 3600.0
 
 
@@ -37,16 +38,34 @@ def task_cost(task: Task, platform: Platform) -> TaskCost:
         return generic.task_cost(task, platform)
     ranks = task.choice.get("ranks", 1)  # the memory devices serve all ranks; a task holds the share of one
     attention = ranks * _cache(task) / (o["devices"] * o["memory_rate"] * o["memory_efficiency"])
+    attention = np.maximum(attention, ranks * task.operator.flop / _peak(o) / generic.COMPUTE_EFFICIENCY)
     hidden = np.minimum(attention, _key_value_s(task, platform, o)) if o["overlap"] else 0.0
     parts = {
         "attention": plain(attention - hidden),
         "network": plain(ranks * transfer_bytes(task) / o["network"] + o["round_trip"]),
     }
-    floors = {"attention": _cache(task) / (o["devices"] * o["memory_rate"])}
     # reading a byte there costs what it costs here; idle power of the memory devices is not counted
-    remote = task.choice.get("remote_bytes", 0.0) * j_per_byte(platform.device, platform.device.main_memory.name)
+    remote = task.choice.get("remote", {}).get("bytes", 0.0) * j_per_byte(
+        platform.device, platform.device.main_memory.name
+    )
     energy = dynamic_energy_j(task, platform) + remote
-    return bracketed(sum(parts.values()), parts, floors, BAND, energy_j=energy, model="split")
+    return bracketed(sum(parts.values()), parts, _floors(task, o), BAND, energy_j=energy, model="split")
+
+
+def _floors(task: Task, o: Mapping[str, Any]) -> Floors:
+    """The caches and the operations of all ranks at the datasheet rates of the memory devices."""
+    ranks = task.choice.get("ranks", 1)
+    parts = {
+        "attention": ranks * _cache(task) / (o["devices"] * o["memory_rate"]),
+        "attention compute": ranks * task.operator.flop / _peak(o),
+    }
+    local = ("compute", "vector", *task.traffic_bytes)
+    return Floors(parts, dict.fromkeys(local, _REMOTE))
+
+
+def _peak(o: Mapping[str, Any]) -> float:
+    """Operations a second of all memory devices; unbounded where the file gives no rate (memory binds attention)."""
+    return float(o["devices"] * o["memory_peak"]) if o["memory_peak"] else float("inf")
 
 
 def plan(graph: MappedGraph) -> MappedGraph:
@@ -59,8 +78,8 @@ def plan(graph: MappedGraph) -> MappedGraph:
 def _remote(task: Task, main: str) -> Task:
     if task.kind != "attention_decode":
         return task
-    left = {name: moved for name, moved in task.traffic_bytes.items() if name != main}
-    return replace(task, traffic_bytes=left, choice={**task.choice, "remote_bytes": task.traffic_bytes.get(main, 0.0)})
+    remote = {"bytes": task.traffic_bytes.get(main, 0.0), "memory": "attention", "compute": "attention compute"}
+    return replace(task, traffic_bytes={}, choice={**task.choice, "remote": remote})
 
 
 def cache_room(device: Device, ranks: int) -> Num:

@@ -21,7 +21,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from hwsim.cost.bracketed import bracketed
+from hwsim.cost.bracketed import Floors, bracketed, held
 from hwsim.cost.generic import MEMORY_EFFICIENCY
 from hwsim.cost.roofline import dynamic_energy_j, floor_parts
 from hwsim.errors import InfeasibleError
@@ -35,6 +35,8 @@ BAND: Final = 1.3  # times and divided by (assumption: no residuals of other mac
 _FEED_FORWARD: Final = ("gate_up", "up", "down", "moe", "fc1", "fc2", "shared_gate_up", "shared_up", "shared_down")
 _MATRICES: Final = ("gemm", "moe")
 _SPARSE: Final = ("window", "all")  # modes that read and compute active neurons alone
+_ACTIVE: Final = "only active neurons of a feed-forward layer are read and multiplied (flash.sparsity)"
+_DRAFTED: Final = "a pass yields several tokens (flash.speculation): its time is that of one"
 
 
 def read_rate(size_bytes: Num, flash: Mapping[str, Any]) -> Num:
@@ -91,12 +93,17 @@ def task_cost(task: Task, platform: Platform) -> TaskCost:
 
 
 def _dense_s(task: Task, platform: Platform, flash: Mapping[str, Any]) -> Num:
-    """One pass over the weights or the cache, or the operations of a long prompt."""
+    """One pass over weights, cache and what the near cache does not hold; that cache; or the operations of a prompt."""
     weights = sum((t.elements * t.touched for t in task.operator.weights), 0)
     cached = sum((t.moved_bytes for t in task.operator.inputs if t.role in ("kv_cache", "state")), 0)
     memory = platform.device.main_memory.read_bytes_per_s * MEMORY_EFFICIENCY
     passes = weights * flash["compute_bytes"] / flash["compute_bandwidth"] + cached / memory
-    return np.maximum(passes, floor_parts(task, platform).get("compute", 0.0))
+    stored = sum((t.moved_bytes for t in task.operator.weights), 0)
+    main = platform.device.main_memory.name
+    spilled = np.maximum(task.traffic_bytes.get(main, 0.0) - stored - cached, 0.0) / memory
+    parts = floor_parts(task, platform)
+    near = max((parts[name] for name in task.traffic_bytes if name != main), key=np.max, default=0.0)
+    return np.maximum(np.maximum(passes + spilled, near / MEMORY_EFFICIENCY), parts.get("compute", 0.0))
 
 
 def _computed(task: Task, flash: Mapping[str, Any]) -> Num:
@@ -169,10 +176,13 @@ def _tied(task: Task) -> bool:
     return any(w.touched != 1.0 and w.name == "embed.tokens.weight" for w in task.operator.weights)
 
 
-def _floors(task: Task, platform: Platform, flash: Mapping[str, Any]) -> dict[str, Num]:
-    idle = flash["sparsity"] if flash["mode"] in _SPARSE and task.kind in _MATRICES else 0.0
-    active = 1 - idle ** np.maximum(np.asarray(_rows(task), float), 1.0)
-    return {
-        "flash": task.choice.get("flash_bytes", 0.0) / flash["sequential"],
-        "compute": plain(floor_parts(task, platform).get("compute", 0.0) * active),
-    }
+def _floors(task: Task, platform: Platform, flash: Mapping[str, Any]) -> Floors:
+    """The datasheet, of sparse layers for the union of the active neurons, of drafts for one token of a pass."""
+    sparse, faster = flash["mode"] in _SPARSE and _feeds_forward(task), task.choice.get("faster", 1.0)
+    read = {"flash": task.choice.get("flash_bytes", 0.0) / flash["sequential"]}
+    if not sparse and faster == 1.0:
+        return held(task, platform, read)
+    idle = flash["sparsity"] if sparse else 0.0
+    active = (1 - idle ** np.maximum(np.asarray(_rows(task), float), 1.0)) / faster
+    own = {name: plain(seconds * active) for name, seconds in floor_parts(task, platform).items()}
+    return held(task, platform, {**own, **read}, instead=dict.fromkeys(own, _ACTIVE if sparse else _DRAFTED))

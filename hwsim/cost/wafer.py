@@ -19,7 +19,7 @@ from typing import Any, Final
 import numpy as np
 
 from hwsim.cost import fused
-from hwsim.cost.bracketed import bracketed
+from hwsim.cost.bracketed import bracketed, held
 from hwsim.errors import InfeasibleError
 from hwsim.ir.mapped import MappedGraph, Task
 from hwsim.ir.numbers import Num, plain
@@ -49,7 +49,7 @@ def task_cost(task: Task, platform: Platform) -> TaskCost:
     parts = {"compute": plain(spent.compute / device.clock_hz), "mesh": plain(spent.mesh / device.clock_hz)}
     run_w = max(o["power_run"] - float(np.max(device.power.idle_w)), 0.0)
     return bracketed(
-        parts["compute"] + parts["mesh"], parts, _floors(task, device), BAND, run_w=run_w, model=f"wafer {o['scheme']}"
+        parts["compute"] + parts["mesh"], parts, held(task, platform), BAND, run_w=run_w, model=f"wafer {o['scheme']}"
     )
 
 
@@ -369,10 +369,3 @@ def section(device: Device) -> Mapping[str, Any]:
     if section is None:
         raise InfeasibleError(f"{device.name} has no mesh section: its cores are not described", fix="add mesh:")
     return section
-
-
-def _floors(task: Task, device: Device) -> dict[str, Num]:
-    """Seconds at datasheet peaks: operations at the widest units, bytes at the rate of all memories together."""
-    peak = max(float(np.max(c.peak_flop_per_s)) for c in device.compute)
-    moved = sum(task.traffic_bytes.values(), 0)
-    return {"compute": task.operator.flop / peak, "sram": moved / device.main_memory.read_bytes_per_s}

@@ -12,9 +12,10 @@ import numpy as np
 
 from hwsim import laws
 from hwsim.cost.registry import cost_function
-from hwsim.cost.roofline import largest
+from hwsim.cost.roofline import floor_parts, largest
 from hwsim.ir.mapped import MappedGraph, Task
 from hwsim.ir.numbers import Num, plain
+from hwsim.ir.platform import Platform
 from hwsim.ir.result import Interval, TaskCost, Timeline
 
 
@@ -49,7 +50,7 @@ def run(graph: MappedGraph, efficiency: str = "calibrated", *, check: bool = Tru
     for task in graph.tasks:
         cost = price(task, graph.platform)
         if check:
-            _check(task, cost)
+            _check(task, cost, graph.platform)
         start = totals.time_s
         totals.add(cost, task.count)
         intervals.append(Interval(task, cost, start, totals.time_s))
@@ -100,8 +101,9 @@ def _accumulate(into: dict[str, Num], parts: object, count: int) -> None:
         into[name] = into.get(name, 0.0) + seconds * count
 
 
-def _check(task: Task, cost: TaskCost) -> None:
+def _check(task: Task, cost: TaskCost, platform: Platform) -> None:
     laws.finite("LAW-1", task.name, cost.time_s)
+    _check_datasheet(task, cost, platform)
     laws.ordered(
         "LAW-1",
         task.name,
@@ -111,6 +113,15 @@ def _check(task: Task, cost: TaskCost) -> None:
         high=cost.high_s,
         ceiling=cost.ceiling_s,
     )
+
+
+def _check_datasheet(task: Task, cost: TaskCost, platform: Platform) -> None:
+    """No family sets a floor below the datasheet without stating the mechanism (`TaskCost.instead`, `.beside`)."""
+    floors = {name: s for name, s in floor_parts(task, platform).items() if name not in cost.instead}
+    for name, seconds in floors.items():
+        laws.ordered("LAW-1", f"{task.name} on {name}", datasheet=seconds, floor=cost.floor_parts_s.get(name, 0.0))
+    alone = {name: s for name, s in cost.floor_parts_s.items() if name not in cost.beside}
+    laws.ordered("LAW-1", task.name, parts=largest(alone), floor=cost.floor_s)
 
 
 def _check_phase(timeline: Timeline) -> None:

@@ -164,20 +164,41 @@ def _task(interval: Interval) -> dict[str, Any]:
         "traffic_bytes": {name: plain(size * task.count) for name, size in task.traffic_bytes.items()},
         "dtype": task.operator.dtype,
         "unit": task.operator.unit,
-        **_peak(interval),
+        **_roof(interval),
+        **_stated(interval),
         "dims": {name: plain(size) for name, size in task.operator.dims.items()},
         "model": cost.model,
         **_choice_of(task),
     }
 
 
-def _peak(interval: Interval) -> dict[str, Any]:
-    """Datasheet rate of the paths that the task's operations take: what its roof is, after widening."""
-    flop = sum((f for f in interval.task.flop.values()), 0)
-    busy_s = interval.cost.floor_parts_s.get("compute", 0.0)
-    if not (np.all(np.asarray(flop) > 0) and np.all(np.asarray(busy_s) > 0)):
-        return {}
-    return {"peak_flop_per_s": plain(np.divide(flop, busy_s))}
+def _roof(interval: Interval) -> dict[str, Any]:
+    """Rates of the unit and the memory that the task really uses: what its roof is, after widening.
+
+    Left out where its family names a mechanism by which the task does not wait for them.
+    """
+    task, cost = interval.task, interval.cost
+    remote = task.choice.get("remote", {"compute": "compute", "memory": _main(interval)})
+    work = {"compute": sum((f for f in task.flop.values()), 0), "memory": _main_traffic(interval)}
+    found = {}
+    for kind, key in (("compute", "peak_flop_per_s"), ("memory", "memory_bytes_per_s")):
+        busy_s = 0.0 if remote[kind] in cost.beside else cost.floor_parts_s.get(remote[kind], 0.0)
+        if task.kind != "collective" and np.all(np.asarray(work[kind]) > 0) and np.all(np.asarray(busy_s) > 0):
+            found[key] = plain(np.divide(work[kind], busy_s))
+    return found
+
+
+def _main(interval: Interval) -> str:
+    return next(iter(interval.task.traffic_bytes), "")
+
+
+def _stated(interval: Interval) -> dict[str, Any]:
+    """Resources of the task's demand that do not bound it, and the mechanisms by which they do not."""
+    task, cost = interval.task, interval.cost
+    used = {"compute", "link", *task.traffic_bytes, *(n.rpartition("/")[0] for n in task.flop), *cost.floor_parts_s}
+    said = {name: why for name, why in {**cost.instead, **cost.beside}.items() if name in used}
+    parts = {name: plain(seconds * task.count) for name, seconds in cost.floor_parts_s.items()}
+    return {"floor_parts_s": parts, **({"exempt": said} if said else {})}
 
 
 def _choice_of(task: Task) -> dict[str, Any]:
@@ -191,6 +212,8 @@ def _main_traffic(interval: Interval) -> Any:
     task = interval.task
     if task.kind == "collective":
         return task.operator.dims["bytes"]
+    if "remote" in task.choice:
+        return task.choice["remote"]["bytes"]
     return next(iter(task.traffic_bytes.values()), 0)
 
 

@@ -24,6 +24,9 @@ class TaskCost:
         where no calibration applies: the bare roofline claims no accuracy).
     parts_s: seconds by resource (``compute``, ``hbm``, ``l2``, ``link``, ``launch``): what the value is made of.
     floor_parts_s: seconds by resource at datasheet peaks.
+    instead: resource -> why the datasheet time of the task's demand on it does not hold; the family's own entry of
+        `floor_parts_s`, if any, stands in its place. Without such a reason no family may go below the datasheet.
+    beside: resource -> why it runs beside other tasks: it counts in the floor of the phase, not of the task.
     energy_j: dynamic energy of one execution (static energy is added over the makespan).
     """
 
@@ -36,6 +39,8 @@ class TaskCost:
     floor_parts_s: Mapping[str, Num]
     energy_j: Num = 0.0
     model: str = "roofline"
+    instead: Mapping[str, str] = field(default_factory=dict)
+    beside: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def bound(self) -> str:

@@ -199,25 +199,32 @@ def _task(document: Document, phase: Document, task: Document) -> list[str]:
 
 
 def _floor_lines(document: Document, task: Document) -> list[str]:
+    exempt, floors = task.get("exempt", {}), task.get("floor_parts_s", {})
+    lines = [line for name, line in _datasheet_lines(document, task) if name not in exempt]
+    for name, why in exempt.items():
+        held = f"{si(floors[name] / task['count'], 's')} " if name in floors else ""
+        lines.append(f"{name}: {held}({why})")
+    if task["kind"] == "collective":
+        lines.append(f"link: {si(task['dims']['bytes'], 'B')} message over {task['dims']['ranks']:g} ranks")
+    named = {*exempt, "compute", "link", *task["traffic_bytes"]}
+    return lines + [f"{name}: {si(s / task['count'], 's')}" for name, s in floors.items() if name not in named]
+
+
+def _datasheet_lines(document: Document, task: Document) -> list[tuple[str, str]]:
+    """(resource, working) of what the task asks of the datasheet."""
     hardware, count, lines = document["hardware"], task["count"], []
     if task["flop"]:
         key = f"{task['unit']}/{task['dtype']}"
-        peak = hardware["compute"].get(key)
-        rate = (
-            f" / {si(peak, 'FLOP/s')} = {si(task['flop'] / count / peak, 's')}"
-            if peak
-            else f" (no {key} path: widened)"
-        )
-        lines.append(
-            f"compute: {si(task['flop'] / count, 'FLOP')}{rate}{_cite(document, 'compute.' + key.replace('/', '.'))}"
-        )
+        stated = hardware["compute"].get(key)
+        peak = task.get("peak_flop_per_s") or stated
+        rate = f" / {si(peak, 'FLOP/s')} = {si(task['flop'] / count / peak, 's')}" if peak else ""
+        rate += "" if stated else f" (no {key} path: widened)"
+        cite = _cite(document, "compute." + key.replace("/", "."))
+        lines.append(("compute", f"compute: {si(task['flop'] / count, 'FLOP')}{rate}{cite}"))
     for level, traffic in task["traffic_bytes"].items():
         rate = hardware["memories"][level]["read_bytes_per_s"]
-        each = traffic / count
-        source = _cite(document, f"memories.{level}.read")
-        lines.append(f"{level}: {si(each, 'B')} / {si(rate, 'B/s')} = {si(each / rate, 's')}{source}")
-    if task["kind"] == "collective":
-        lines.append(f"link: {si(task['dims']['bytes'], 'B')} message over {task['dims']['ranks']:g} ranks")
+        each, cite = traffic / count, _cite(document, f"memories.{level}.read")
+        lines.append((level, f"{level}: {si(each, 'B')} / {si(rate, 'B/s')} = {si(each / rate, 's')}{cite}"))
     return lines
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -212,20 +213,40 @@ def peak_of(document: Document, task: Document) -> float:
 
 
 def roofline_points(document: Document) -> list[RooflinePoint]:
-    """Operators that compute and move main-memory bytes, each under the roof of the unit and dtype it runs on."""
+    """Operators that compute and move bytes, each under the roofs of the unit and the memory that it really uses.
+
+    An operator that a stated mechanism frees of both has no roof and no point.
+    """
     _, _, bandwidth = ridge_point(document)
-    peaks = {(p["name"], t["name"]): peak_of(document, t) for p in document["phases"] for t in p["tasks"]}
+    tasks = {(p["name"], t["name"]): t for p in document["phases"] for t in p["tasks"]}
     points = []
     for row in task_rows(document):
         if not row.flop or not row.bytes or not row.time_s:
             continue
-        peak = peaks[row.phase, row.name]
-        side = "compute" if row.intensity >= peak / bandwidth else "memory"
-        attainable = min(peak, row.intensity * bandwidth)
+        peak, rate = task_roofs(document, tasks[row.phase, row.name], bandwidth)
+        attainable = min(peak, row.intensity * rate)
+        if attainable == math.inf:
+            continue
+        side = "compute" if peak <= row.intensity * rate else "memory"
         points.append(
             RooflinePoint(row.phase, row.name, row.intensity, row.flop / row.time_s, attainable, row.time_s, side)
         )
     return points
+
+
+def task_roofs(document: Document, task: Document, bandwidth: float) -> tuple[float, float]:
+    """(operations a second, bytes a second) that bound an operator; infinite where a mechanism frees it of one.
+
+    `bandwidth`: of the main memory, for documents that were written before tasks named their own.
+    """
+    exempt = task.get("exempt", {})
+    peak, rate = task.get("peak_flop_per_s"), task.get("memory_bytes_per_s")
+    main = next(iter(task["traffic_bytes"]), "")
+    if peak is None:
+        peak = math.inf if "compute" in exempt else peak_of(document, task)
+    if rate is None:
+        rate = math.inf if main in exempt else bandwidth
+    return float(peak), float(rate)
 
 
 def roofs(document: Document) -> dict[str, float]:

@@ -191,6 +191,7 @@ class SplitSection(Strict):
     memory_size: Bytes
     memory_rate: Bandwidth
     memory_efficiency: Fraction01
+    memory_peak: FlopRate | None = None  # 16-bit matrix rate of one memory device; none: attention is bound by memory
     memory_fraction: Fraction01
     network: Bandwidth  # measured, one direction
     round_trip: Time

@@ -14,7 +14,7 @@ from typing import Final
 import numpy as np
 
 from hwsim.cost import generic
-from hwsim.cost.bracketed import bracketed
+from hwsim.cost.bracketed import bracketed, held
 from hwsim.cost.collectives import links_of, ring_across_s
 from hwsim.cost.gpu.adapters import has_peer_link
 from hwsim.cost.gpu.collective import hops
@@ -22,7 +22,7 @@ from hwsim.cost.gpu.donors import choose
 from hwsim.cost.gpu.facts import facts
 from hwsim.cost.gpu.family import KernelTime
 from hwsim.cost.gpu.registry import families
-from hwsim.cost.roofline import dynamic_energy_j, floor_parts
+from hwsim.cost.roofline import dynamic_energy_j
 from hwsim.ir.mapped import Task
 from hwsim.ir.numbers import Num, plain
 from hwsim.ir.platform import Link, Platform
@@ -56,7 +56,7 @@ def task_cost(task: Task, platform: Platform) -> TaskCost | None:
     value = np.where(far, parts["link"] + parts["launch"], near.time_s)
     parts = {name: plain(np.where(far, part, near.parts_s.get(name, 0.0))) for name, part in parts.items()}
     energy = dynamic_energy_j(task, platform)
-    cost = bracketed(value, parts, floor_parts(task, platform), generic.BAND, energy_j=energy, model="gpu/network")
+    cost = bracketed(value, parts, held(task, platform), generic.BAND, energy_j=energy, model="gpu/network")
     return replace(cost, ceiling_s=plain(np.maximum(cost.ceiling_s, near.ceiling_s)))
 
 
