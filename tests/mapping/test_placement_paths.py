@@ -12,7 +12,7 @@ import pytest
 
 from hwsim.errors import InfeasibleError
 from hwsim.mapping.placement.place import place_graph
-from hwsim.mapping.placement.problem import Shared, violations
+from hwsim.mapping.placement.problem import Shared, cost_of, violations
 from hwsim.mapping.placement.unroll import unrolled_problem
 from tests.mapping.placement_cases import enumerate_graph, random_graph
 
@@ -23,13 +23,13 @@ def _same(report: Any, value: float) -> None:
 
 
 def _path_case(seed: int) -> None:
-    """Sums over unfolded graphs go by paths, and what they say is the enumeration's word."""
+    """Sums and products over unfolded graphs go by paths, and what they say is the enumeration's word."""
     rng = np.random.default_rng(seed)
     shape = [(5, 3, 1), (4, 2, 2), (6, 2, 1), (4, 3, 2)][seed % 4]
     problem = random_graph(rng, *shape, tight=(0.4, 0.45, 0.6, 0.8)[seed % 4], uniform=seed % 2 == 0)
     if seed % 5 == 0:
         problem = replace(problem, shared=(Shared("tied", 3.0, (0, 2)),))
-    objective = ("latency", "energy")[seed % 3 == 0]
+    objective = ("energy", "latency", "edp")[seed % 3]
     best = enumerate_graph(problem, objective)
     if math.isinf(best):
         with pytest.raises(InfeasibleError):
@@ -59,7 +59,7 @@ def test_paths_equal_the_whole_program_where_memories_are_full(memories: int) ->
         replace(s, memory_bytes=s.memory_bytes if k < memories else need) for k, s in enumerate(problem.sites)
     )
     problem = replace(problem, sites=rooms)
-    for objective in ("latency", "energy"):
+    for objective in ("latency", "energy", "edp"):
         paths, whole = place_graph(problem, objective), place_graph(problem, objective, solver="highs")
         assert (paths.report.solver, whole.report.solver) == ("paths", "highs")
         assert paths.report.status == "optimal" and violations(problem, paths.choice) == []
@@ -73,3 +73,16 @@ def test_equal_operators_do_not_multiply_paths() -> None:
     found = place_graph(problem)
     assert found.report.status == "optimal" and found.report.solver == "paths"
     assert time.process_time() - begun < 5
+
+
+def test_the_product_is_proved_where_a_memory_is_full() -> None:
+    problem = random_graph(np.random.default_rng(2), 40, 3, 3, tight=0.6)
+    rooms = (problem.sites[0], *(replace(s, memory_bytes=1e6) for s in problem.sites[1:]))
+    problem = replace(problem, sites=rooms)
+    begun = time.process_time()
+    found = place_graph(problem, "edp")
+    assert found.report.status == "optimal" and violations(problem, found.choice) == []
+    assert time.process_time() - begun < 6
+    for other in ("latency", "energy"):
+        cost = cost_of(problem, place_graph(problem, other).choice)
+        assert cost.value("edp") >= found.report.objective * (1 - 1e-9)

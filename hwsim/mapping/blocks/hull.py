@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
 from hwsim.errors import SolverError
-from hwsim.mapping.blocks.epsilon import Product
 
 Found = TypeVar("Found")
 Line = tuple[float, float, float]  # a first + b second >= c holds for every answer
@@ -32,6 +31,16 @@ class Corner(Generic[Found]):
     first: float
     second: float
     bound: float
+
+
+@dataclass(frozen=True, slots=True)
+class Product(Generic[Found]):
+    """The best product, what was proved of it, and how many solves it took."""
+
+    found: Found
+    value: float
+    bound: float
+    solves: int
 
 
 @dataclass(frozen=True, slots=True)

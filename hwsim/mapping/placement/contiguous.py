@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from hwsim.errors import InfeasibleError, SolverError
-from hwsim.mapping.blocks.epsilon import Point, least_product
+from hwsim.mapping.blocks.hull import Corner, least_product_on_hull
 from hwsim.mapping.blocks.linear import Sum, least_of, total
 from hwsim.mapping.blocks.prefix import Prefix
 from hwsim.mapping.ilp import Program
@@ -23,6 +23,7 @@ from hwsim.mapping.placement.answer import Staging, judged, known_objective, run
 from hwsim.mapping.placement.chain import Chain, cost_of_stages, kinds
 from hwsim.mapping.placement.cuts import windows
 from hwsim.mapping.placement.stages.solve import best_stages
+from hwsim.mapping.placement.weighed import weighed_chain
 from hwsim.mapping.solve import SolverName
 from hwsim.units import gib
 
@@ -128,21 +129,14 @@ def _in_order(
 
 
 def _product(chain: Chain, order: tuple[int, ...], budget_s: float | None, solver: SolverName) -> Staging:
-    """Least energy x time: energy is minimised under falling caps on the time."""
+    """Least energy x time: weighed sums of both are minimised until no other product can be less."""
 
-    def under(cap_s: float, left_s: float | None) -> Point[Staging]:
-        target = StageProgram(chain, order, windows(chain, order, ""))
-        if math.isfinite(cap_s):
-            total(target.busy).row(target.program, high=cap_s / target.time_unit, name="cap on time")
-        unit = target.aim("energy")
-        solution = run(target.program, solver, left_s)
-        stages = target.prefix.read(solution.values)
-        cost = cost_of_stages(chain, stages, order)
-        bound = min((solution.report.bound + target.constant) * unit, cost.energy_j)
-        return Point(Staging(stages, order, solution.report), cost.energy_j, cost.time_s, bound)
+    def weighed(joules: float, seconds: float, left_s: float | None) -> Corner[Staging]:
+        found = _in_order(weighed_chain(chain, joules, seconds), "latency", order, left_s, solver)
+        cost = cost_of_stages(chain, found.stages, order)
+        return Corner(found, cost.energy_j, cost.time_s, found.report.bound)
 
-    floor = float(chain.time_s.min(axis=1).sum())
-    best = least_product(under, floor, budget_s=budget_s)
+    best = least_product_on_hull(weighed, budget_s=budget_s)
     old = best.found.report
     return replace(best.found, report=judged(old.solver, old.version, best.value, best.bound, 0.0))
 

@@ -20,7 +20,7 @@ TIES = 1e-9  # relative: boundaries of equally good solutions stay
 
 
 def windows(chain: Chain, order: tuple[int, ...], objective: str) -> tuple[Array, Array]:
-    """First and last stage that each operator may lie in; an empty objective asks for memory alone.
+    """First and last stage that each operator may lie in.
 
     Raises InfeasibleError where no contiguous stages fit.
     """
@@ -59,7 +59,7 @@ def stage_costs(chain: Chain, order: tuple[int, ...], d: int, objective: str) ->
     cost = within(prefix((chain.energy_j if energy else chain.time_s)[:, site]))
     if d > 0:
         cost[1:n, :] += (chain.hop_j if energy else chain.hop_s)(order[d - 1], site)[:, None]
-    return np.where(legal(chain, site), np.maximum(cost, 0.0) if objective else 0.0, np.inf)
+    return np.where(legal(chain, site), np.maximum(cost, 0.0), np.inf)
 
 
 def _sweep(costs: list[Array], join: Any) -> list[Array]:
@@ -77,8 +77,6 @@ def _known(
     chain: Chain, order: tuple[int, ...], costs: list[Array], front: list[Array], join: Any, objective: str
 ) -> float:
     """Cost of the shortest path, which is legal."""
-    if not objective:
-        return 0.0
     stages = _trace(costs, front, join)
     return max(cost_of_stages(chain, stages, order).value(objective), float(front[-1][-1]))
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from hwsim.errors import InfeasibleError, SolverError
 from hwsim.mapping.backends import version_of
-from hwsim.mapping.blocks.epsilon import Point, least_product
+from hwsim.mapping.blocks.hull import Corner, least_product_on_hull
 from hwsim.mapping.placement.answer import SOLVER, Placement, closed, judged, known_objective, proved, run
 from hwsim.mapping.placement.arrange import arrange
 from hwsim.mapping.placement.baselines import greedy
@@ -19,6 +19,7 @@ from hwsim.mapping.placement.paths.solve import PathAnswer, applies, solve_by_pa
 from hwsim.mapping.placement.polish import can_polish, polish
 from hwsim.mapping.placement.problem import GraphProblem, cost_of, violations
 from hwsim.mapping.placement.unroll import folded_choice, unrolled_problem
+from hwsim.mapping.placement.weighed import weighed_graph
 from hwsim.mapping.solve import SolverName
 from hwsim.units import gib
 
@@ -26,6 +27,7 @@ REFINED_ABOVE: Final = 3e-4  # gap that nesting folded layers may leave before t
 REFINING_S: Final = 2.0  # most seconds for that
 MOST_UNROLLED: Final = 1000  # operators
 PATHS_S: Final = 30.0  # most seconds of the search over paths without a budget, before HiGHS goes on
+SOLVES: Final = 3  # of the time that is left for a product, one solve takes a share of one in this many
 POLISHING: Final = 0.15  # share of a budget that is kept for moves on an incumbent that is not proved
 
 
@@ -135,21 +137,15 @@ def _refined(
 
 
 def _product(problem: GraphProblem, budget_s: float | None, solver: SolverName, begun: float) -> Placement:
-    """Least energy x time: energy is minimised under falling caps on the time."""
+    """Least energy x time: weighed sums of both are minimised until no other product can be less."""
 
-    def under(cap_s: float, left_s: float | None) -> Point[Placement]:
-        target = build(problem)
-        if math.isfinite(cap_s):
-            target.time().row(target.program, high=cap_s / target.time_unit, name="cap on time")
-        unit = target.aim("energy")
-        solution = run(target.program, _named(solver), left_s)
-        choice = arrange(problem, target.counts(solution.values), "edp")
-        cost = cost_of(problem, choice)
-        bound = min(solution.report.bound * unit, cost.energy_j)
-        return Point(Placement(choice, solution.report), cost.energy_j, cost.time_s, bound)
+    def weighed(joules: float, seconds: float, left_s: float | None) -> Corner[Placement]:
+        share = None if left_s is None else left_s / SOLVES
+        found = _single(weighed_graph(problem, joules, seconds), "latency", share, solver, time.perf_counter())
+        cost = cost_of(problem, found.choice)
+        return Corner(found, cost.energy_j, cost.time_s, found.report.bound)
 
-    floor = float(_least(problem, "time_s").sum())
-    best = least_product(under, floor, budget_s=budget_s)
+    best = least_product_on_hull(weighed, budget_s=_left(budget_s, begun))
     old = best.found.report
     report = judged(old.solver, old.version, best.value, best.bound, time.perf_counter() - begun)
     return Placement(best.found.choice, report)
