@@ -163,7 +163,7 @@ def series_figure(document: Document, series: str, title: str, axis: str) -> go.
         if not data[series]:
             continue
         figure.add_scatter(
-            x=data["time_s"],
+            x=data["power_time_s" if series == "power_w" else "time_s"],
             y=data[series],
             mode="lines",
             name=html.escape(replica["name"]),

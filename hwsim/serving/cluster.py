@@ -52,7 +52,7 @@ class Cluster:
         self.limbo: list[Request] = []
         self.failed_s: dict[int, float] = {}  # replica -> time of its last failure
         self.down: set[int] = set()
-        self.handed_over: dict[int, int] = {}  # replica -> prompts whose cache it gave to a decode replica
+        self.prefilled_by: dict[int, int] = {}  # request -> replica that gave its cache to a decode replica
         self.warnings: list[str] = []
 
     def add(self, replica: Any) -> None:

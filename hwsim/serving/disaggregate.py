@@ -87,8 +87,7 @@ class _Pools:
         target = min(decodes, key=lambda r: r.in_system + self.heading[r.index])
         self.heading[target.index] += 1
         replica.hand_over(request, now_s)
-        handed = self.cluster.handed_over
-        handed[replica.index] = handed.get(replica.index, 0) + 1
+        self.cluster.prefilled_by[request.index] = replica.index
         self.cluster.leave_replica(now_s)
         size = request.prefill * self.spec.kv_bytes_per_token * (1 - self.spec.hidden)
         self.link_of[replica.index].send(size, lambda _: self._arrived(request, replica, target, now_s))

@@ -22,6 +22,7 @@ from hwsim.ir.mapped import Mapping
 from hwsim.ir.platform import Platform
 from hwsim.ir.scenario import Scenario
 from hwsim.mapping.lower import lower
+from hwsim.serving.energy import IterationEnergy
 from hwsim.serving.iteration_time import UNBOUNDED, Chunk
 
 Array = np.ndarray[Any, Any]
@@ -171,6 +172,7 @@ class EngineTime:
     error_max: float
     points: int
     decode_power_w: float
+    energy: IterationEnergy
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,15 +196,15 @@ def from_engine(
         raise InputError("tables need a batch, tokens and context of at least 2")
     pricer = Pricer(model, platform, scenario, formats, prompt_experts)
     for density in (1, 2):
-        time, power = _tables(pricer, limits, density)
+        time, power, joules = _tables(pricer, limits, density)
         errors = _errors(pricer, time)
         if errors.max() <= WANTED:
             break
-    return EngineTime(time, float(np.median(errors)), float(errors.max()), len(errors), power)
+    return EngineTime(time, float(np.median(errors)), float(errors.max()), len(errors), power, joules)
 
 
-def _tables(pricer: Pricer, reach: Reach, density: int) -> tuple[TabulatedTime, float]:
-    """The tables with knots as close as `density` says, and the dynamic power of decoding in watts."""
+def _tables(pricer: Pricer, reach: Reach, density: int) -> tuple[TabulatedTime, float, IterationEnergy]:
+    """Tables with knots as close as `density` says, the dynamic watts of decoding, and the joules of one device."""
     batches = _row_knots(reach.max_batch, dense_to=64 * density)
     contexts = _knots(1, reach.max_context, dense_to=0, octave=OCTAVE * density)
     tokens = _row_knots(reach.max_tokens, dense_to=64)
@@ -211,7 +213,7 @@ def _tables(pricer: Pricer, reach: Reach, density: int) -> tuple[TabulatedTime, 
     shape = (len(batches), len(contexts))
     decode_attention = np.broadcast_to(attention, shape)
     decode = np.broadcast_to(attention + rest, shape)
-    _, prefill_rest, _, _ = pricer.split_s("prefill", 1, tokens, 0)
+    _, prefill_rest, prompt_j, _ = pricer.split_s("prefill", 1, tokens, 0)
     chunk_attention, _, _, _ = pricer.split_s("prefill", 1, chunks[:, None], pasts[None, :])
     middle = (len(batches) // 2, len(contexts) // 2)
     power = float(np.broadcast_to(energy, shape)[middle] / max(decode[middle], _TINY_S))
@@ -227,7 +229,10 @@ def _tables(pricer: Pricer, reach: Reach, density: int) -> tuple[TabulatedTime, 
         _rows(np.broadcast_to(chunk_attention, (len(chunks), len(pasts)))),
         overhead,
     )
-    return table, power
+    joules = IterationEnergy(
+        batches, contexts, np.broadcast_to(energy, shape), tokens, np.broadcast_to(prompt_j, tokens.shape)
+    )
+    return table, power, joules
 
 
 def _errors(pricer: Pricer, time: TabulatedTime) -> Array:

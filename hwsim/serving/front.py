@@ -94,7 +94,7 @@ def engine_replica(model: Any, platform: Platform, scenario: Scenario, formats: 
     tables = from_engine(
         model, platform, scenario, formats, prompt_experts=slower, **_table_range(asked, arguments, held)
     )
-    busy_w, idle_w, usd_per_s = _running_costs(platform, scenario, tables)
+    costs = _running_costs(platform, scenario, tables)
     per_token = asked.engine == "lightllm"
     replica = ReplicaSpec(
         time=ScaledTime(tables.time, asked.overhead_s) if asked.overhead_s else tables.time,
@@ -106,9 +106,7 @@ def engine_replica(model: Any, platform: Platform, scenario: Scenario, formats: 
         reserve_tokens=asked.reserved_tokens,
         stages=scenario.pp,
         ranks=int(scenario.dp),
-        busy_w=busy_w,
-        idle_w=idle_w,
-        usd_per_s=usd_per_s,
+        **costs,
         name=platform.name,
         kv_bytes_per_token=kv_bytes,
         front_end_s=FRONT_END_S.get(asked.engine, 0.0) if asked.front_end_s is None else asked.front_end_s,
@@ -125,13 +123,20 @@ def _table_range(asked: EngineOptions, arguments: Mapping[str, int], held: int) 
     return {"max_batch": max(2, arguments.get("cap", 256)), "max_tokens": tokens, "max_context": longest}
 
 
-def _running_costs(platform: Platform, scenario: Scenario, tables: EngineTime) -> tuple[float, float, float]:
-    """(busy W, idle W, USD/s) of a replica; busy = idle + clocks + dynamic power of decoding, at most the TDP."""
+def _running_costs(platform: Platform, scenario: Scenario, tables: EngineTime) -> dict[str, Any]:
+    """Power (W), joules of passes and price (USD/s) of a replica.
+
+    busy = idle + clocks + dynamic power of decoding, at most the TDP; a replica of pp stages runs a pass on tp devices
+    at a time. Where the device states no energies, its TDP is the one level.
+    """
     devices, power = scenario.tp * scenario.pp, platform.device.power
     running_w = power.idle_w + active_power_w(platform.device, scenario.efficiency)
     busy_w = min(running_w + tables.decode_power_w, power.tdp_w) if tables.decode_power_w else power.tdp_w
     usd_per_s = float(platform.price.rate_usd_per_s) * devices if platform.price else 0.0
-    return float(busy_w) * devices, float(power.idle_w) * devices, usd_per_s
+    room_w = max(0.0, float(power.tdp_w - running_w)) * devices
+    energy = tables.energy.times(scenario.tp, room_w) if tables.decode_power_w else None
+    watts = {"busy_w": busy_w, "idle_w": power.idle_w, "running_w": min(running_w, power.tdp_w)}
+    return {**{name: float(w) * devices for name, w in watts.items()}, "energy": energy, "usd_per_s": usd_per_s}
 
 
 def _link(platform: Platform) -> tuple[float, float]:

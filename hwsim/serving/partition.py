@@ -79,6 +79,6 @@ def halves(spec: ReplicaSpec) -> list[ReplicaSpec]:
     """The two sides of one device: half of its power and price each; both see the whole KV memory's half."""
     half = spec.with_(
         kv_blocks=max(1, spec.kv_blocks // 2), busy_w=spec.busy_w / 2, idle_w=spec.idle_w / 2,
-        usd_per_s=spec.usd_per_s / 2,
+        running_w=spec.running_w / 2, usd_per_s=spec.usd_per_s / 2,
     )  # fmt: skip
     return [half.with_(name=f"{spec.name}-prefill"), half.with_(name=f"{spec.name}-decode")]

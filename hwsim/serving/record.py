@@ -166,12 +166,15 @@ class TokenGaps:
 class Occupancy:
     """Queue, running requests and KV use over time, thinned to at most `limit` points by doubling the stride."""
 
-    __slots__ = ("busy_s", "due_s", "kv", "limit", "queued", "running", "stride_s", "time_s")
+    __slots__ = (
+        "busy_s", "due_s", "iterations", "kv", "limit", "passed", "queued", "running", "stride_s", "time_s",
+    )  # fmt: skip
 
     def __init__(self, stride_s: float = 0.1, limit: int = 2048) -> None:
         self.stride_s, self.limit, self.due_s = stride_s, limit, 0.0
         self.time_s, self.kv, self.busy_s = array("d"), array("d"), array("d")
         self.queued, self.running = array("l"), array("l")
+        self.iterations, self.passed = array("l"), array("l")
 
     def expect(self, span_s: float) -> None:
         """Start with the stride that thinning would come to in `span_s` seconds."""
@@ -186,11 +189,13 @@ class Occupancy:
         self.running.append(replica.in_system - queued)
         self.kv.append(replica.kv_used / replica.kv.total)
         self.busy_s.append(replica.busy_s)
+        self.iterations.append(replica.iterations)
+        self.passed.append(getattr(replica, "passed", 0))
         self.due_s = now_s + self.stride_s
         if len(self.time_s) >= self.limit:
             self._thin()
 
     def _thin(self) -> None:
-        for name in ("time_s", "queued", "running", "kv", "busy_s"):
+        for name in ("time_s", "queued", "running", "kv", "busy_s", "iterations", "passed"):
             setattr(self, name, getattr(self, name)[::2])
         self.stride_s *= 2

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import numpy as np
 
 from hwsim.serving.cluster import Cluster
+from hwsim.serving.energy import PowerTrace, power_trace
 from hwsim.serving.record import FINISHED, REJECTED
 from hwsim.serving.slowdown import slowdowns
 from hwsim.serving.spec import ServiceLevel
@@ -146,13 +148,8 @@ class ServingResult:
         }
 
     def _bill(self, tokens: float) -> dict[str, dict[str, float]]:
-        span = self.makespan_s
-        energy = cost = 0.0
-        for replica in self.cluster.everyone:
-            spec = replica.spec
-            up_s = max(replica.busy_s, alive_s(replica, span))
-            energy += spec.idle_w * up_s + (spec.busy_w - spec.idle_w) * replica.busy_s
-            cost += spec.usd_per_s * up_s
+        energy = math.fsum(self.power(replica).energy_j for replica in self.cluster.everyone)
+        cost = math.fsum(r.spec.usd_per_s * self.up_s(r) for r in self.cluster.everyone)
         return {
             "energy_j": _plain(energy),
             "energy_j_per_token": _plain(energy / tokens if tokens else 0.0),
@@ -160,26 +157,40 @@ class ServingResult:
             "cost_usd_per_mtok": _plain(cost / tokens * 1e6 if tokens else 0.0),
         }
 
+    def up_s(self, replica: Any) -> float:
+        """Seconds for which a replica is switched on, those in which it works off what it had included."""
+        return max(float(replica.busy_s), alive_s(replica, self.makespan_s))
+
+    def power(self, replica: Any) -> PowerTrace:
+        """Power of a replica while it is switched on; its integral is the replica's energy."""
+        arrival_s = self.column("arrival_s")
+        start_s = float(getattr(replica, "paid_from_s", arrival_s.min() if len(arrival_s) else 0.0))
+        cluster = self.cluster
+        return power_trace(replica, cluster.record, cluster.prefilled_by, start_s, start_s + self.up_s(replica))
+
     def replicas(self) -> list[dict[str, Any]]:
         """Per replica: name, requests finished, prompts handed over to a decode pool, iterations, busy share,
         occupancy series and power trace."""
         rows, span = [], self.makespan_s
+        handed = Counter(self.cluster.prefilled_by.values())
         for replica in self.cluster.everyone:
             mine = (self.column("replica") == replica.index) & self.finished
-            samples = replica.samples
+            samples, power = replica.samples, self.power(replica)
             rows.append(
                 {
                     "name": f"{replica.spec.name} #{replica.index}",
                     "requests": int(mine.sum()),
-                    "handed_over": self.cluster.handed_over.get(replica.index, 0),
+                    "handed_over": handed[replica.index],
                     "iterations": replica.iterations,
                     "busy_share": replica.busy_s / span if span else 0.0,
+                    "energy_j": power.energy_j,
                     "series": {
                         "time_s": list(samples.time_s),
                         "queued": list(samples.queued),
                         "running": list(samples.running),
                         "kv_share": list(samples.kv),
-                        "power_w": power_trace(samples, replica.spec.busy_w, replica.spec.idle_w),
+                        "power_time_s": power.time_s.tolist() if power.energy_j else [],
+                        "power_w": [*power.power_w.tolist(), float(power.power_w[-1])] if power.energy_j else [],
                     },
                 }
             )
@@ -210,15 +221,6 @@ class ServingResult:
 def alive_s(replica: Any, span_s: float) -> float:
     """Seconds for which a replica was switched on and is paid."""
     return float(max(0.0, getattr(replica, "retired_s", span_s) - getattr(replica, "paid_from_s", 0.0)))
-
-
-def power_trace(samples: Any, busy_w: float, idle_w: float) -> list[float]:
-    """Mean power (W) between samples of busy time."""
-    time_s, busy_s = np.asarray(samples.time_s), np.asarray(samples.busy_s)
-    if len(time_s) < 2 or not busy_w:
-        return []
-    share = np.clip(np.diff(busy_s, prepend=0.0) / np.maximum(np.diff(time_s, prepend=0.0), 1e-12), 0, 1)
-    return [float(p) for p in idle_w + (busy_w - idle_w) * share]
 
 
 def _plain(value: float) -> dict[str, float]:

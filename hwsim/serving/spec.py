@@ -9,6 +9,7 @@ from typing import Any
 from hwsim.errors import InputError, unknown_name
 from hwsim.serving.clock import Clock
 from hwsim.serving.cluster import Cluster
+from hwsim.serving.energy import IterationEnergy
 from hwsim.serving.iteration_time import IterationTime
 from hwsim.serving.kv import BlockPool
 from hwsim.serving.lockstep import LockStep, Rank
@@ -33,6 +34,8 @@ class ReplicaSpec:
         file, a class or an instance is taken too (`hwsim.serving.plugins`).
     kv_blocks, block_tokens, watermark: size of the paged cache; `reserve_tokens` > 0 reserves whole sequences.
     stages, stage_share: pipeline stages, and the part of an iteration's time that each takes (default: 1 / stages).
+    busy_w, idle_w: one level while iterations run, and between them. With `energy` iterations instead take `running_w`
+        and the joules of their passes.
     queue: order of admission, ``fcfs``, ``sjf`` or ``priority``.
     prefix_tiers: memories of the prefix cache, nearest first (none: no cache), in blocks of `prefix_block_tokens`.
     swap_s_per_block: time to copy a block to the host and again back; None: preemption recomputes.
@@ -57,6 +60,8 @@ class ReplicaSpec:
     exact_vidur: bool = False
     busy_w: float = 0.0
     idle_w: float = 0.0
+    running_w: float = 0.0
+    energy: IterationEnergy | None = None
     usd_per_s: float = 0.0
     name: str = "replica"
     prefix_block_tokens: int = 512
