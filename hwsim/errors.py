@@ -9,6 +9,7 @@
     │   └── MissingExtraError     an optional package is not installed
     ├── InfeasibleError        3  nothing satisfies the constraints (memory, mapping, SLO)
     │   └── SolverError           a solver is missing, failed or ran out of time with no answer
+    │       └── OutOfTimeError    the last of these
     └── CheckFailedError       4  a validation or a law did not hold
         └── LawViolation          a numbered law of `hwsim.laws` is broken: a bug of hwsim
 
@@ -79,6 +80,10 @@ class InfeasibleError(HwsimError):
 
 class SolverError(InfeasibleError):
     """A solver is missing, crashed, or stopped without any solution."""
+
+
+class OutOfTimeError(SolverError):
+    """A solver's time ended before it had any solution."""
 
 
 class CheckFailedError(HwsimError):

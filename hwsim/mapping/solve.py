@@ -21,7 +21,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from hwsim.errors import InfeasibleError, SolverError
+from hwsim.errors import InfeasibleError, OutOfTimeError
 from hwsim.ir.mapped import SolverReport
 from hwsim.mapping.backends import RawSolution, Relaxation, best_available, run_mip, version_of
 from hwsim.mapping.ilp import Program
@@ -66,7 +66,8 @@ def solve(
 
     Raises
     ------
-    InfeasibleError: no solution exists (proved). SolverError: the solver is missing or stopped with no solution.
+    InfeasibleError: no solution exists (proved). SolverError: the solver is missing. OutOfTimeError: it
+    stopped with no solution.
     """
     begun = time.perf_counter()
     name = best_available(solver)
@@ -122,7 +123,7 @@ class _Search:
             return
         if relaxed.status != "optimal":
             fix = "allow more time (--budget)"
-            raise SolverError(f"{self.program.name}: the LP relaxation did not finish", seen=relaxed.status, fix=fix)
+            raise OutOfTimeError(f"{self.program.name}: the LP relaxation did not finish", seen=relaxed.status, fix=fix)
         heapq.heappush(queue, (relaxed.objective, -depth, next(self.ticket), closed, relaxed))
 
 
@@ -174,7 +175,7 @@ def _finish(program: Program, raw: RawSolution, bound: float, name: str, gap: fl
     """Recompute the objective, derive the gap, and name the status."""
     if not raw.has_values:
         if raw.status == "time":
-            raise SolverError(
+            raise OutOfTimeError(
                 f"{program.name}: {name} found no solution in time",
                 seen=f"{seconds:.1f} s",
                 fix="allow more time (--budget)",

@@ -11,21 +11,23 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hwsim.errors import CheckFailedError, InfeasibleError, SolverError, UnknownNameError
+from hwsim.errors import CheckFailedError, InfeasibleError, OutOfTimeError, SolverError, UnknownNameError
 from hwsim.mapping.conformance import check_mapper
 from hwsim.mapping.optimize import best_tiling
+from hwsim.mapping.placement import place
 from hwsim.mapping.placement.answer import Placement, Tiering
 from hwsim.mapping.placement.baselines import alone, equal_stages, greedy
 from hwsim.mapping.placement.chain import chain_of, cost_of_stages, stage_violations
 from hwsim.mapping.placement.contiguous import orders, place_chain
 from hwsim.mapping.placement.cuts import shortest
+from hwsim.mapping.placement.incumbent import legal_choice
 from hwsim.mapping.placement.place import place_graph
 from hwsim.mapping.placement.polish import can_polish, polish
 from hwsim.mapping.placement.problem import cost_of, violations
 from hwsim.mapping.placement.tier_baselines import interleave, nearest_first
 from hwsim.mapping.placement.tiers import TierProblem, place_tiers, tier_violations, time_of
 from hwsim.mapping.placement.unroll import folded_choice, unrolled_problem
-from hwsim.mapping.placement.verify import verified
+from hwsim.mapping.placement.verify import floor_of, verified
 from hwsim.mapping.problem import Gemm
 from hwsim.mapping.protocol import claim
 from hwsim.mapping.registry import load_mapper
@@ -240,8 +242,53 @@ def test_a_budget_that_ends_is_told() -> None:
     if found.report.status != "optimal":
         assert found.report.status == "feasible" and found.report.gap > 0
         assert found.report.gap == pytest.approx(1 - found.report.bound / found.report.objective)
-    with pytest.raises(SolverError, match="--budget"):
-        place_graph(random_graph(np.random.default_rng(1), 400, 6, 6, tight=0.2), budget_s=0.05)
+
+
+HURRIED = [  # items, sites, candidates, tight, copies: greedy runs into full memories in all but the last
+    (120, 4, 5, 0.3, 1),
+    (160, 6, 6, 0.2, 1),
+    (12, 3, 2, 0.38, 3),
+    (60, 3, 1, 0.4, 1),
+]
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+@pytest.mark.parametrize("case", HURRIED)
+def test_rules_answer_where_no_solver_ends_in_time(
+    case: tuple[int, int, int, float, int], objective: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a machine so loaded that neither the relaxation nor HiGHS ends: an incumbent with its gap, no error."""
+    items, sites, candidates, tight, copies = case
+    problem = random_graph(np.random.default_rng(1), items, sites, candidates, tight=tight, copies=copies)
+
+    def late(*given: object, **named: object) -> None:
+        raise OutOfTimeError("no solution in time", fix="allow more time (--budget)")
+
+    monkeypatch.setattr(place, "run", late)
+    monkeypatch.setattr(place, "solve_by_paths", late)
+    found = place_graph(problem, objective, budget_s=0.2)
+    assert violations(problem, found.choice) == []
+    report = found.report
+    assert report.status == "feasible" and 0 < report.gap < 1 and "no solver in time" in report.version
+    assert floor_of(problem, objective) * (1 - 1e-9) <= report.bound < report.objective
+    assert report.objective == pytest.approx(cost_of(problem, found.choice).value(objective), rel=1e-9)
+    monkeypatch.setattr(place, "legal_choice", lambda *given: None)
+    with pytest.raises(OutOfTimeError, match="--budget"):
+        place_graph(problem, objective, budget_s=0.2)
+
+
+def test_rules_are_legal_and_never_beat_the_proof() -> None:
+    seen = 0
+    for seed in range(6):
+        problem = random_graph(np.random.default_rng(seed), 12, 3, 2, tight=0.45, copies=1 + seed % 2)
+        for objective in ("latency", "energy"):
+            choice = legal_choice(problem, objective)
+            if choice is not None:
+                seen += 1
+                assert violations(problem, choice) == []
+                best = place_graph(problem, objective).report
+                assert cost_of(problem, choice).value(objective) >= best.bound * (1 - 1e-7)
+    assert seen >= 10
 
 
 def test_what_does_not_fit_is_named() -> None:

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import math
 import time
+from contextlib import suppress
 from typing import Final
 
 import numpy as np
 
-from hwsim.errors import InfeasibleError, SolverError
+from hwsim.errors import InfeasibleError, OutOfTimeError, SolverError
 from hwsim.mapping.backends import version_of
 from hwsim.mapping.blocks.hull import Corner, least_product_on_hull
 from hwsim.mapping.placement.answer import SOLVER, Placement, closed, judged, known_objective, proved, run
 from hwsim.mapping.placement.arrange import arrange
-from hwsim.mapping.placement.baselines import greedy
 from hwsim.mapping.placement.graph import build
+from hwsim.mapping.placement.incumbent import legal_choice
 from hwsim.mapping.placement.paths.solve import PathAnswer, applies, solve_by_paths
 from hwsim.mapping.placement.polish import can_polish, polish
-from hwsim.mapping.placement.problem import GraphProblem, cost_of, violations
+from hwsim.mapping.placement.problem import GraphProblem, cost_of
 from hwsim.mapping.placement.unroll import folded_choice, unrolled_problem
+from hwsim.mapping.placement.verify import floor_of
 from hwsim.mapping.placement.weighed import weighed_graph
 from hwsim.mapping.solve import SolverName
 from hwsim.units import gib
@@ -46,7 +48,8 @@ def place_graph(
 
     Raises
     ------
-    InfeasibleError: names the device, the operators and the shortfall. SolverError: missing solver, or no answer.
+    InfeasibleError: names the device, the operators and the shortfall. SolverError: missing solver. OutOfTimeError: no
+    solver and no rule found a placement in time; what a rule found comes back with its bound and gap.
     """
     known_objective(objective)
     _require_room(problem)
@@ -69,7 +72,8 @@ def _single(
     polishable = budget_s is not None and can_polish(problem, objective)
     known: PathAnswer | None = None
     if solver == "auto" and applies(problem, objective):
-        known = solve_by_paths(target, objective, unit, PATHS_S if budget_s is None else budget_s * (1 - POLISHING))
+        with suppress(OutOfTimeError):
+            known = solve_by_paths(target, objective, unit, PATHS_S if budget_s is None else budget_s * (1 - POLISHING))
         if (
             known is not None
             and known.choice is not None
@@ -79,12 +83,11 @@ def _single(
     limit = budget_s * (1 - POLISHING) if budget_s is not None and polishable else budget_s
     try:
         solution = run(target.program, _named(solver), _left(limit, begun))
-    except SolverError:
-        choice = greedy(problem, objective) if known is not None else None
-        if known is None or choice is None or violations(problem, choice):
+    except OutOfTimeError:
+        rule = _by_rules(problem, objective, known)
+        if rule is None:
             raise
-        known = PathAnswer(choice, cost_of(problem, choice).value(objective), known.bound)
-        return _polished(problem, objective, known, (budget_s or 0.0) * POLISHING, begun)
+        return _polished(problem, objective, rule, (budget_s or 0.0) * POLISHING, begun, known is not None)
     choice = arrange(problem, target.counts(solution.values), objective)
     if budget_s is not None and polishable and not solution.optimal:
         choice = polish(problem, choice, objective, budget_s * POLISHING)
@@ -104,13 +107,25 @@ def _named(solver: SolverName) -> SolverName:
     return SOLVER if solver == "auto" else solver
 
 
-def _polished(problem: GraphProblem, objective: str, known: PathAnswer, budget_s: float, begun: float) -> Placement:
-    """What the search over paths found (its relaxation and prices are HiGHS's); moves where it is not proved."""
+def _by_rules(problem: GraphProblem, objective: str, known: PathAnswer | None) -> PathAnswer | None:
+    """What rules find where no solver answered in time, with the best bound there is; None: no legal placement."""
+    choice = legal_choice(problem, objective)
+    if choice is None:
+        return None
+    value = cost_of(problem, choice).value(objective)
+    return PathAnswer(choice, value, min(value, floor_of(problem, objective) if known is None else known.bound))
+
+
+def _polished(
+    problem: GraphProblem, objective: str, known: PathAnswer, budget_s: float, begun: float, by_paths: bool = True
+) -> Placement:
+    """What the search over paths (its relaxation and prices are HiGHS's) or rules found; moves where not proved."""
     choice, value = known.choice or (), known.value
     if not closed(value, known.bound) and can_polish(problem, objective):
         choice = polish(problem, choice, objective, budget_s)
         value = cost_of(problem, choice).value(objective)
-    report = judged("paths", f"with {version_of(SOLVER)}", value, known.bound, time.perf_counter() - begun)
+    solver, version = ("paths", f"with {version_of(SOLVER)}") if by_paths else ("rules and moves", "no solver in time")
+    report = judged(solver, version, value, known.bound, time.perf_counter() - begun)
     return Placement(choice, report)
 
 

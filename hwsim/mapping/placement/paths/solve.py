@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from hwsim.errors import InfeasibleError, SolverError
+from hwsim.errors import InfeasibleError, OutOfTimeError
 from hwsim.mapping.backends import RawSolution, Relaxation
 from hwsim.mapping.ilp import Program
 from hwsim.mapping.placement.graph import GraphProgram
@@ -47,7 +47,8 @@ def solve_by_paths(target: GraphProgram, objective: str, unit: float, limit_s: f
 
     Raises
     ------
-    InfeasibleError: no placement keeps the memories. SolverError: HiGHS is missing, or no relaxation in time.
+    InfeasibleError: no placement keeps the memories. SolverError: HiGHS is missing. OutOfTimeError: no
+    relaxation in time.
     """
     deadline = time.perf_counter() + limit_s
     problem = target.problem
@@ -70,7 +71,7 @@ def _relaxed(program: Program, limit_s: float) -> RawSolution:
         raise InfeasibleError(f"{program.name}: no solution satisfies the constraints", seen="highs: infeasible")
     if raw.status != "optimal":
         fix = "allow more time (--budget)"
-        raise SolverError(f"{program.name}: the linear relaxation did not finish", seen=raw.status, fix=fix)
+        raise OutOfTimeError(f"{program.name}: the linear relaxation did not finish", seen=raw.status, fix=fix)
     return raw
 
 
