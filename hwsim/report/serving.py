@@ -82,8 +82,8 @@ def headline(document: Document) -> str:
     The rate is the one asked for; where a trace sets the pace, its own.
     """
     scenario, hardware = document["scenario"], document["hardware"]
-    found = document.get("capacity", scenario)["rate_per_s"]
-    rate_per_s = scenario.get("asked_rate_per_s") or found
+    paced = scenario.get("asked_rate_per_s") or scenario["rate_per_s"]
+    rate_per_s = document["capacity"]["rate_per_s"] if "capacity" in document else paced
     pool = f", {scenario['prefill_pool']} of them prefill" if scenario["prefill_pool"] else ""
     return (
         f"{document['workload']['name']} on {scenario['replicas']} x {hardware['devices']} {hardware['name']}{pool}: "
