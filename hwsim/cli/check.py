@@ -97,9 +97,19 @@ def _python(given: str) -> str:
 
 
 def _accelerator(path: Path) -> None:
+    """Load it: a file that reads but whose family cannot price anything is not ok."""
+    from hwsim.cost.registry import missing_section
     from hwsim.schema.loader import load_hardware
 
-    load_hardware(str(path))
+    device = load_hardware(str(path)).platform.device
+    section = missing_section(device)
+    if section is not None:
+        raise InputError(
+            f"missing key '{section}': no operator can be priced on kind {device.kind} without it",
+            where=str(path),
+            seen="(absent)",
+            fix=f"describe it under {section}: as `hwsim show NAME --resolved` of a shipped {device.kind} does",
+        )
 
 
 def _model(path: Path) -> None:

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from hwsim.cost.roofline import floor_parts, largest, total
+from hwsim.cost.roofline import dynamic_energy_j, floor_parts, largest, total
 from hwsim.ir.mapped import Task
 from hwsim.ir.numbers import Num, plain
-from hwsim.ir.platform import Platform
+from hwsim.ir.platform import Device, Platform
 from hwsim.ir.result import TaskCost
 
 
@@ -42,6 +42,20 @@ def held(
     for name, seconds in (own_s or {}).items():
         parts[name] = plain(np.maximum(parts.get(name, 0.0), seconds))
     return Floors(parts, stated, beside or {})
+
+
+def board(task: Task, platform: Platform, power_run_w: float) -> tuple[Num, Num | None]:
+    """`run_w` and `energy_j` of `bracketed`: a measured board power; without one, operations and bytes of the task."""
+    if power_run_w:
+        return max(power_run_w - float(np.max(platform.device.power.idle_w)), 0.0), None
+    return 0.0, dynamic_energy_j(task, platform)
+
+
+def board_notes(device: Device, section: str) -> tuple[str, ...]:
+    """The note that the power of a device at work is an estimate, where its section does not state it."""
+    if device.extra[section]["power_run"]:
+        return ()
+    return (f"{device.name} states no {section}.power_run: power at work is estimated from operations and bytes",)
 
 
 def bracketed(

@@ -20,7 +20,7 @@ from typing import Any, Final
 import numpy as np
 
 from hwsim.cost import fpga_limits, fused, tiled
-from hwsim.cost.bracketed import Floors, bracketed, held
+from hwsim.cost.bracketed import Floors, board, board_notes, bracketed, held
 from hwsim.cost.fpga_limits import MATRICES, dsp_used
 from hwsim.errors import InfeasibleError
 from hwsim.ir.mapped import MappedGraph, Task
@@ -50,8 +50,9 @@ def task_cost(task: Task, platform: Platform) -> TaskCost:
     queues = _queues(task, device, o)
     mac_bound = task.choice.get("mac_bound", True)
     value = np.where(mac_bound, queues["mac"], queues["ld"]) + queues["misc"] + queues["start"]
-    run_w = max(o["power_run"] - float(np.max(device.power.idle_w)), 0.0)
-    return bracketed(plain(value), queues, _floors(task, platform, o), BAND, run_w=run_w, model="fpga")
+    run_w, energy = board(task, platform, o["power_run"])
+    floors = _floors(task, platform, o)
+    return bracketed(plain(value), queues, floors, BAND, run_w=run_w, energy_j=energy, model="fpga")
 
 
 def takes(device: Device) -> tuple[str, ...]:
@@ -102,7 +103,8 @@ def plan(graph: MappedGraph) -> MappedGraph:
         mac = mac + queues["mac"] * task.count
         load = load + queues["ld"] * task.count
     bound = np.asarray(mac) >= np.asarray(load)
-    return replace(graph, tasks=tuple(replace(t, choice={**t.choice, "mac_bound": bound}) for t in tasks))
+    bounded = tuple(replace(t, choice={**t.choice, "mac_bound": bound}) for t in tasks)
+    return replace(graph, tasks=bounded, notes=(*graph.notes, *board_notes(device, "fpga")))
 
 
 def metrics(timelines: Sequence[Timeline]) -> Mapping[str, Bracket]:

@@ -109,6 +109,19 @@ def tiles(operator: Operator, platform: Platform) -> Tiles | None:
 _OWN_SECTIONS: Final = ("fpga", "mesh", "pim", "cpu", "phone", "flash", "offload", "cxl")
 
 
+# kind -> section without which its family cannot price anything (CPUs and phones fall back to the generic model)
+REQUIRED_SECTIONS: Final = {
+    "fpga": "fpga", "wafer": "mesh", "flash": "flash", "hybrid": "offload", "pim": "pim", "cxl": "cxl",
+    "split": "split",
+}  # fmt: skip
+
+
+def missing_section(device: Device) -> str | None:
+    """The section that the family of a device needs and its file lacks, if any."""
+    needed = REQUIRED_SECTIONS.get(device.kind)
+    return needed if needed is not None and needed not in device.extra else None
+
+
 def has_own_model(device: Device) -> bool:
     """Whether a section of its file prices the device, so that it needs no calibration of kernels."""
     return any(name in device.extra for name in _OWN_SECTIONS)

@@ -19,7 +19,7 @@ from typing import Any, Final
 import numpy as np
 
 from hwsim.cost import fused
-from hwsim.cost.bracketed import bracketed, held
+from hwsim.cost.bracketed import board, board_notes, bracketed, held
 from hwsim.errors import InfeasibleError
 from hwsim.ir.mapped import MappedGraph, Task
 from hwsim.ir.numbers import Num, plain
@@ -47,10 +47,9 @@ def task_cost(task: Task, platform: Platform) -> TaskCost:
     moved = task.choice.get("mesh", {}).get("move_cycles", 0.0)
     spent = replace(spent, mesh=spent.mesh + moved)
     parts = {"compute": plain(spent.compute / device.clock_hz), "mesh": plain(spent.mesh / device.clock_hz)}
-    run_w = max(o["power_run"] - float(np.max(device.power.idle_w)), 0.0)
-    return bracketed(
-        parts["compute"] + parts["mesh"], parts, held(task, platform), BAND, run_w=run_w, model=f"wafer {o['scheme']}"
-    )
+    run_w, energy = board(task, platform, o["power_run"])
+    value, floors, model = parts["compute"] + parts["mesh"], held(task, platform), f"wafer {o['scheme']}"
+    return bracketed(value, parts, floors, BAND, run_w=run_w, energy_j=energy, model=model)
 
 
 def takes(device: Device) -> tuple[str, ...]:
@@ -78,7 +77,7 @@ def plan(graph: MappedGraph) -> MappedGraph:
     notes = ("layer-scaled: a subset of the layers runs and its time is multiplied",) if o["layer_scaled"] else ()
     own = [t.choice.get("mesh", {}).get("grid", grid) for t in tasks]
     placed = tuple(replace(t, choice={**t.choice, "grid": side}) for t, side in zip(tasks, own, strict=True))
-    return replace(graph, tasks=placed, notes=(*graph.notes, *notes))
+    return replace(graph, tasks=placed, notes=(*graph.notes, *notes, *board_notes(device, "mesh")))
 
 
 def metrics(timelines: Sequence[Timeline]) -> Mapping[str, Bracket]:

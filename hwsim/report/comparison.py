@@ -81,7 +81,9 @@ def headline(comparison: rows.Document) -> str:
         return "no machine can run this"
     own = [key for key in _FORMATS if len({c["scenario"][key] for c in columns}) > 1]
     scenario = columns[0]["scenario"] | dict.fromkeys(own, "of each machine")
-    line = f"{columns[0]['workload']['name']}: {rows.scenario_line({**columns[0], 'scenario': scenario})}"
+    ways = {rows.basis(c) for c in columns}
+    known = rows.basis(columns[0]) if len(ways) == 1 else "calibrated where a calibration exists"
+    line = f"{columns[0]['workload']['name']}: {rows.scenario_line({**columns[0], 'scenario': scenario}, known)}"
     changed = ", ".join(f"{path} = {value}" for path, value in comparison.get("what_if", {}).items())
     return f"{line}; what if {changed}" if changed else line
 

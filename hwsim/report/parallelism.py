@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from hwsim.report.rows import basis
 from hwsim.report.table import grid, render
 from hwsim.units import gib, si
 
@@ -89,7 +90,7 @@ def stages_table(document: Document) -> str:
     head = f"{document['workload']['name']} over {len(document['stages'])} stages: {m['tokens_per_s']:,.0f} token/s"
     asked = (
         f"  batch {s['batch']} in {document['micro_batches']} micro-batches, prompt {s['prompt_tokens']}, output "
-        f"{s['output_tokens']}; weights {s['weights']}, KV cache {s['kv_cache']}; {s['efficiency']}"
+        f"{s['output_tokens']}; weights {s['weights']}, KV cache {s['kv_cache']}; {basis(document)}"
     )
     header = ("stage", "hardware", "ranks", "layers", "prefill", "decode step", "memory")
     body = [
@@ -148,7 +149,7 @@ def question_line(document: Document) -> str:
     asked = ", ".join(limits) or "no service limits"
     return (
         f"best {document['objective']} with {asked}; prompt {s['prompt_tokens']}, output {s['output_tokens']}; weights "
-        f"{s['weights']}, activations {s['activations']}, KV cache {s['kv_cache']}; {s['efficiency']}; "
+        f"{s['weights']}, activations {s['activations']}, KV cache {s['kv_cache']}; {basis(document)}; "
         f"{s['batching']} batching"
     )
 

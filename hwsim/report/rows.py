@@ -144,8 +144,26 @@ def headline(document: Document) -> str:
     return f"{document['workload']['name']} on {where}: {si(metric['value'], 's')} {unit}{band}, {phase['bound']}-bound"
 
 
-def scenario_line(document: Document) -> str:
-    """The scenario in one line."""
+def basis(document: Document) -> str:
+    """How the times of a document are known: what `--efficiency calibrated` could mean on its machine.
+
+    Documents that do not name a calibration (searches over many layouts) say that one is used where there is one.
+    """
+    efficiency = str(document["scenario"]["efficiency"])
+    provenance = document.get("provenance", {})
+    if efficiency != "calibrated":
+        return efficiency
+    if "calibration" not in provenance:
+        return "calibrated where a calibration exists"
+    if provenance["calibration"] is not None:
+        measured = provenance["calibration"].get("kind", "measured") == "measured"
+        return "calibrated" if measured else "calibration transferred"
+    models = {t["model"] for p in document.get("phases", ()) for t in p["tasks"] if t["kind"] != "collective"}
+    return "not calibrated" if "generic" in models else "family model, not calibrated"
+
+
+def scenario_line(document: Document, known: str = "") -> str:
+    """The scenario in one line; `known` replaces how its times are known."""
     s = document["scenario"]
     split = "".join(f", {name} {s[name]}" for name in ("tp", "pp", "dp", "ep") if s.get(name, 1) > 1)
     split += ", sp" if s.get("sp") else ""
@@ -156,7 +174,7 @@ def scenario_line(document: Document) -> str:
     )
     return (
         f"batch {s['batch']}, {lengths}; weights {s['weights']}, activations {s['activations']}, "
-        f"KV cache {s['kv_cache']}{split}; {s['efficiency']}"
+        f"KV cache {s['kv_cache']}{split}; {known or basis(document)}"
     )
 
 
