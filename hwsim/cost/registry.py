@@ -6,7 +6,8 @@ what the device cannot hold), ``weights_held(device)`` and ``cache_room(device, 
 main memory; bytes for caches elsewhere), ``metrics(timelines) -> {name: Bracket}`` (figures that only this family
 has) and ``takes(device) -> names`` (which kinds of mapper decisions its costs use: ``tiling``, ``mesh``, ``overlay``)
 and ``tiles(operator, platform)`` (the kernels among which a mapper must pick) and ``active_power_w(device)`` (watts
-above idle while it runs).
+above idle while it runs) and ``datasheet_cost(task, platform)`` (its bare roofline, where a task runs on devices that
+the peaks of the file do not describe).
 """
 
 from __future__ import annotations
@@ -60,7 +61,8 @@ def cost_function(kind: str, efficiency: str = "calibrated") -> CostFunction:
         raise unknown_name("efficiency", efficiency, ("calibrated", "datasheet"))
     module = _module(kind)
     if efficiency == "datasheet":
-        return roofline.task_cost
+        bare: CostFunction = getattr(module, "datasheet_cost", roofline.task_cost)
+        return bare
     function: CostFunction = module.task_cost
     return partial(_with_links, function) if kind in _OPERATORS_ALONE else function
 

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from hwsim.cost import generic
+from hwsim.cost import generic, roofline
 from hwsim.cost.bracketed import Floors, bracketed
 from hwsim.cost.energy import j_per_byte
 from hwsim.cost.roofline import dynamic_energy_j
@@ -50,6 +50,14 @@ def task_cost(task: Task, platform: Platform) -> TaskCost:
     )
     energy = dynamic_energy_j(task, platform) + remote
     return bracketed(sum(parts.values()), parts, _floors(task, o), BAND, energy_j=energy, model="split")
+
+
+def datasheet_cost(task: Task, platform: Platform) -> TaskCost:
+    """The bare roofline; decode attention has that of the memory devices, the network left out."""
+    if task.kind != "attention_decode":
+        return roofline.task_cost(task, platform)
+    floors, energy = _floors(task, platform.device.extra["split"]), dynamic_energy_j(task, platform)
+    return bracketed(floors.floor_s, floors.parts_s, floors, 1.0, energy_j=energy, model="roofline")
 
 
 def _floors(task: Task, o: Mapping[str, Any]) -> Floors:

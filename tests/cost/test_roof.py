@@ -56,8 +56,9 @@ def require_demand(interval: Interval, platform: Platform) -> None:
 
 
 @pytest.mark.parametrize("device", DEVICES)
-def test_no_operator_lies_above_its_own_roof(device: str) -> None:
-    found = points(device)
+@pytest.mark.parametrize("efficiency", ["calibrated", "datasheet"])
+def test_no_operator_lies_above_its_own_roof(device: str, efficiency: str) -> None:
+    found = points(device, efficiency=efficiency)
     assert found, "the device takes neither batch"
     for result in found:
         require_roofs(result)
