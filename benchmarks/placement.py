@@ -1,13 +1,16 @@
-"""Times and proofs of placements: ``python benchmarks/placement.py [stages] [candidates] [models] [tiers]``.
+"""Times and proofs of placements: ``python benchmarks/placement.py [stages] [products] [candidates] [models] [tiers]``.
 
 Wall and CPU seconds of one process; random instances are seeded.
 """
 
 from __future__ import annotations
 
+import itertools
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -24,6 +27,7 @@ from hwsim.mapping.placement.tiers import time_of
 from hwsim.schema.loader import load_accelerator
 
 BUDGET_S = 10.0
+OBJECTIVES = ("latency", "throughput", "energy", "edp")
 MODELS = (
     ("llama-2-7b", ("a40", "xeon-8380")),
     ("llama-2-70b", ("h100-pcie", "xeon-8480")),
@@ -89,15 +93,45 @@ def graph(seed: int, n: int, sites: int, variants: int, rooms: tuple[float, ...]
     return GraphProblem("random", room, items, tuple(columns), tuple(flows), (), rate, latency, rate)
 
 
+def hard(seed: int, n: int, sites: int, room: float) -> Chain:
+    """Unequal devices, memories and links; boundaries that cost; every second one has a weight read at both ends."""
+    rng = np.random.default_rng(seed)
+    base = chain(seed, n, sites, room, unequal=True)
+    share = rng.uniform(0.5, 1.5, sites)
+    rooms = tuple(
+        replace(s, memory_bytes=s.memory_bytes * sites * share[k] / share.sum()) for k, s in enumerate(base.sites)
+    )
+    rate = rng.uniform(0.3, 1.7, (sites, sites)) * (1 - np.eye(sites))
+    tied = ((float(base.memory_bytes[:, 0].sum() * 0.02), (0, n - 1)),) if seed % 2 else ()
+    energy = base.time_s * rng.uniform(0.5, 2, sites)
+    return replace(base, sites=rooms, energy_j=energy, seconds_per_byte=rate, joules_per_byte=rate, shared=tied)
+
+
 def stages() -> None:
-    """200 operators on 8 devices, contiguous."""
+    """200 operators on 8 devices, contiguous: in the given order, then (different devices) in the best of all."""
     for unequal in (False, True):
         for room in (1.15, 1.5, 4.0):
-            for objective in ("throughput", "latency"):
+            for objective in OBJECTIVES:
                 problem = chain(1, 200, 8, room, unequal)
                 kind = "unequal" if unequal else "equal"
                 label = f"200 operators, 8 {kind} devices, memory x{room:g}, {objective}"
-                timed(label, lambda p=problem, o=objective: place_chain(p, o, any_order=False))
+                timed(label, partial(place_chain, problem, objective, any_order=False))
+    for seed, room, free in itertools.product(range(4), (1.1, 1.3, 2.0), (False, True)):
+        for objective in OBJECTIVES:
+            problem = hard(seed, 200, 8, room)
+            label = f"hard {seed}, memory x{room:g}, {'all orders' if free else 'given order'}, {objective}"
+            timed(label, partial(place_chain, problem, objective, any_order=free))
+
+
+def products() -> None:
+    """Energy x time of any cut: chains with skips, three memories."""
+    for words, rooms in list(ROOMS.items())[:3]:
+        for n, variants, seed in itertools.product((60, 256), (5,), range(2)):
+            problem = graph(seed, n, 4, variants, rooms)
+            timed(
+                f"{n} operators x 20, {words}, edp, seed {seed}",
+                partial(place_graph, problem, "edp", budget_s=BUDGET_S),
+            )
 
 
 ROOMS = {
@@ -115,7 +149,7 @@ def candidates() -> None:
             problem = graph(seed, 256, 4, 5, rooms)
             timed(
                 f"256 operators x 20 candidates, {words}, seed {seed}",
-                lambda p=problem: place_graph(p, budget_s=BUDGET_S),
+                partial(place_graph, problem, budget_s=BUDGET_S),
             )
 
 
@@ -145,7 +179,7 @@ def tiers() -> None:
                 print(f"{model}, card {card}, {walk}: {best:.2f} s a step; x best: {beside}")
 
 
-PARTS = {"stages": stages, "candidates": candidates, "models": models, "tiers": tiers}
+PARTS = {"stages": stages, "products": products, "candidates": candidates, "models": models, "tiers": tiers}
 
 if __name__ == "__main__":
     for part in sys.argv[1:] or PARTS:

@@ -52,8 +52,9 @@ def in_line(order: list[int], kinds: int) -> Nodes:
 
 
 def count_all(counts: list[int]) -> int:
-    """Nodes of all orders of `counts` sites of each kind."""
-    return len(counts) * math.prod(c + 1 for c in counts)
+    """How many nodes all orders of `counts` sites of each kind have."""
+    every = math.prod(c + 1 for c in counts)
+    return sum(every * c // (c + 1) for c in counts)
 
 
 def in_any_order(counts: list[int]) -> Nodes:

@@ -20,7 +20,8 @@ Array = np.ndarray[Any, Any]
 Found = tuple[Array, tuple[int, ...]]  # stages, order of the sites
 NAME: Final = "stages"
 VERSION: Final = "shortest paths"
-MOST_STEPS: Final = 3e9  # additions of one walk over all orders, about 10 s; beyond, the given order alone
+MOST_STEPS: Final = 3e9  # additions of all walks over all orders, about 5 s; beyond, the given order alone
+WALKS: Final = 8  # that a product takes, about
 WEIGHTS: Final = {"latency": (1.0, 0.0), "throughput": (1.0, 0.0), "energy": (0.0, 1.0)}  # of seconds, of joules
 
 
@@ -34,13 +35,14 @@ def best_stages(chain: Chain, objective: str, *, any_order: bool = True, budget_
     """
     begun = time.perf_counter()
     walker = _Walker(chain, objective, any_order)
+    how = f"{VERSION}, {'given order' if walker.given else 'all orders'}"
     try:
         (stages, order), bound = walker.best(math.inf if budget_s is None else begun + budget_s)
     except SolverError:
         (stages, order), _ = _Walker(chain, objective, any_order=False).best(math.inf)
         bound = chain_floor(chain, objective)
     value = cost_of_stages(chain, stages, order).value(objective)
-    return Staging(stages, order, judged(NAME, VERSION, value, bound, time.perf_counter() - begun))
+    return Staging(stages, order, judged(NAME, how, value, bound, time.perf_counter() - begun))
 
 
 class _Walker:
@@ -53,8 +55,9 @@ class _Walker:
         self.members = [[s for s, k in enumerate(kind) if k == name] for name in names]
         self.costs = costs_of(chain, self.members)
         counts = [len(own) for own in self.members]
-        steps = count_all(counts) * (len(chain.names) + 1) ** 2 * (len(names) if objective == "throughput" else 1)
-        self.given = not any_order or len(names) == 1 or steps > MOST_STEPS
+        walks = {"throughput": len(names), "edp": WALKS}.get(objective, 1)
+        steps = walks * count_all(counts) * (len(chain.names) + 1) ** 2
+        self.given = len(names) > 1 and (not any_order or steps > MOST_STEPS)  # else all orders, of one kind just one
         self.nodes: Nodes = in_line([names.index(k) for k in kind], len(names)) if self.given else in_any_order(counts)
 
     def best(self, deadline: float) -> tuple[Found, float]:
