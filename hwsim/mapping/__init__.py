@@ -58,7 +58,7 @@ _HOME: Final = {
     "pick_least": "decide.library",
     "place_chain": "placement.contiguous",
     "place_graph": "placement.place",
-    "place_tiers": "placement.tiers",
+    "place_tiers": "placement.tier_program",
     "solve": "solve",
     "violations": "legality",
     "works_of": "gemms",

@@ -26,7 +26,8 @@ from hwsim.mapping.placement.baselines import alone
 from hwsim.mapping.placement.place import place_graph
 from hwsim.mapping.placement.problem import cost_of
 from hwsim.mapping.placement.tier_baselines import aware, interleave, nearest_first
-from hwsim.mapping.placement.tiers import Phase, phase_parts, place_tiers, tier_violations, time_of
+from hwsim.mapping.placement.tier_program import place_tiers
+from hwsim.mapping.placement.tiers import Phase, phase_parts, tier_violations, time_of
 from hwsim.mapping.placement.unroll import unrolled_problem
 from hwsim.schema.loader import load_accelerator
 

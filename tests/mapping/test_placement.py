@@ -14,7 +14,7 @@ import pytest
 from hwsim.errors import CheckFailedError, InfeasibleError, OutOfTimeError, SolverError, UnknownNameError
 from hwsim.mapping.conformance import check_mapper
 from hwsim.mapping.optimize import best_tiling
-from hwsim.mapping.placement import place
+from hwsim.mapping.placement import place, tier_program
 from hwsim.mapping.placement.answer import Placement, Tiering
 from hwsim.mapping.placement.baselines import alone, equal_stages, greedy
 from hwsim.mapping.placement.chain import chain_of, cost_of_stages, stage_violations
@@ -25,7 +25,8 @@ from hwsim.mapping.placement.place import place_graph
 from hwsim.mapping.placement.polish import can_polish, polish
 from hwsim.mapping.placement.problem import cost_of, violations
 from hwsim.mapping.placement.tier_baselines import interleave, nearest_first
-from hwsim.mapping.placement.tiers import TierProblem, place_tiers, tier_violations, time_of
+from hwsim.mapping.placement.tier_program import place_tiers
+from hwsim.mapping.placement.tiers import TierProblem, tier_violations, time_of
 from hwsim.mapping.placement.unroll import folded_choice, unrolled_problem
 from hwsim.mapping.placement.verify import floor_of, verified
 from hwsim.mapping.problem import Gemm
@@ -275,6 +276,20 @@ def test_rules_answer_where_no_solver_ends_in_time(
     monkeypatch.setattr(place, "legal_choice", lambda *given: None)
     with pytest.raises(OutOfTimeError, match="--budget"):
         place_graph(problem, objective, budget_s=0.2)
+
+
+def test_rules_of_thumb_answer_for_tiers_where_the_solver_is_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    problem = random_tiers(np.random.default_rng(0), 6, 3, 2)
+    proved = place_tiers(problem).report
+
+    def late(*given: object, **named: object) -> None:
+        raise OutOfTimeError("no solution in time")
+
+    monkeypatch.setattr(tier_program, "run", late)
+    found = place_tiers(problem, budget_s=0.1)
+    assert tier_violations(problem, found.shares) == []
+    assert found.report.bound <= proved.objective * (1 + 1e-9) <= found.report.objective * (1 + 2e-9)
+    assert "no solver in time" in found.report.version
 
 
 def test_rules_are_legal_and_never_beat_the_proof() -> None:

@@ -11,7 +11,8 @@ import pytest
 from hwsim.errors import InfeasibleError
 from hwsim.mapping.placement.contiguous import place_chain
 from hwsim.mapping.placement.tier_baselines import aware, interleave, nearest_first
-from hwsim.mapping.placement.tiers import Link, Phase, Tensor, Tier, TierProblem, place_tiers, tier_violations, time_of
+from hwsim.mapping.placement.tier_program import place_tiers
+from hwsim.mapping.placement.tiers import Link, Phase, Tensor, Tier, TierProblem, tier_violations, time_of
 from tests.mapping.placement_cases import enumerate_stages, hard_chain
 
 OBJECTIVES = ("latency", "throughput", "energy", "edp")

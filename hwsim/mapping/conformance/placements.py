@@ -17,7 +17,8 @@ from hwsim.mapping.placement.chain import Chain, chain_of, cost_of_stages, stage
 from hwsim.mapping.placement.contiguous import orders
 from hwsim.mapping.placement.cuts import shortest
 from hwsim.mapping.placement.problem import Column, Flow, GraphProblem, Item, Site, cost_of, violations
-from hwsim.mapping.placement.tiers import Link, Phase, Tensor, Tier, TierProblem, place_tiers, tier_violations, time_of
+from hwsim.mapping.placement.tier_program import place_tiers
+from hwsim.mapping.placement.tiers import Link, Phase, Tensor, Tier, TierProblem, tier_violations, time_of
 
 CASES: Final = 2
 CLOSE: Final = 1e-6

@@ -206,7 +206,11 @@ def _short(problem: GraphProblem, need: float, room: float, sites: dict[str, flo
 def _explained(problem: GraphProblem, solver: SolverName) -> InfeasibleError:
     """Which memory overflows, by how much, in the placement that overflows least."""
     target = build(problem, overflow=True)
-    choice = arrange(problem, target.counts(run(target.program, _named(solver), 10.0).values), "latency")
+    try:
+        solution = run(target.program, _named(solver), 10.0)
+    except OutOfTimeError:
+        return InfeasibleError(f"{problem.name} cannot be divided over the devices", fix="add memory or a device")
+    choice = arrange(problem, target.counts(solution.values), "latency")
     used = cost_of(problem, choice).memory_bytes
     over = np.array([u - s.memory_bytes for u, s in zip(used, problem.sites, strict=True)])
     worst = int(np.argmax(over))
