@@ -17,7 +17,7 @@ from hwsim.mapping.conformance.kit import Conformance, LawResult
 from hwsim.serving.cluster import Cluster
 from hwsim.serving.guard import PluginFailedError
 from hwsim.serving.iteration_time import ClosedFormTime
-from hwsim.serving.plugins import Plugin, is_file, make, plugin_of
+from hwsim.serving.plugins import Plugin, make, named_in, plugin_of
 from hwsim.serving.policies import make_policy
 from hwsim.serving.routers import make_router
 from hwsim.serving.simulate import simulate
@@ -84,19 +84,14 @@ def check_router(router: Any, replicas: int = 3) -> Checked:
 
 
 def check_file(given: str) -> list[Checked]:
-    """Policies and routers of a Python file, each held against its laws. Raises InputError where it holds none."""
-    found: list[Checked] = []
-    errors: list[InputError] = []
-    for kind, check in (("policy", check_policy), ("router", check_router)):
-        try:
-            if is_file(given):
-                found.append(check(plugin_of(given, kind)))
-        except PluginFailedError:
-            raise
-        except InputError as error:
-            errors.append(error)
+    """All policies and routers of a Python file (or the one that ``mine.py:Name`` says), each held against its laws.
+
+    Raises InputError: no such file, it fails to load, or it holds none; policies for pipelined replicas do not count.
+    """
+    checks: dict[str, Callable[[Any], Checked]] = {"plan": check_policy, "pick": check_router}
+    found = [checks[method](one) for method in checks for one in named_in(given, method)]
     if not found:
-        raise errors[0]
+        raise InputError("the file holds no class with plan or pick", where=given, fix="docs/recipes/policy.md")
     return found
 
 

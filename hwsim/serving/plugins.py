@@ -140,6 +140,23 @@ def make(given: Any, kind: str, shipped: Callable[..., Any], options: Mapping[st
     return shipped(found, **options) if isinstance(found, str) else found.make(method, **options)
 
 
+def named_in(given: str, method: str) -> list[str]:
+    """``mine.py:Name`` of each class of a file that has a method. Raises InputError: no such file, it fails to load."""
+    path, name = _parts(given)
+    kind = next(kind for kind, methods in _METHODS.items() if method in methods)
+    classes = {n: c for n, c in _classes(path, kind).items() if callable(getattr(c, method, None))}
+    return [f"{path}:{n}" for n in classes if name in (None, n)]
+
+
+def _parts(given: str) -> tuple[Path, str | None]:
+    """(path, class or None) of ``mine.py:Name``. Raises InputError where there is no such file."""
+    match = _FILE.match(given)
+    path = Path(match["path"] if match else given).expanduser()
+    if not path.is_file():
+        raise InputError("no such file", where=str(path), fix="the path of a Python file, or a shipped name")
+    return path, match["name"] if match else None
+
+
 def _shipped(name: str, kind: str, where: str) -> str:
     if name not in _SHIPPED[kind]:
         what = "batching policy" if kind == "policy" else kind
@@ -149,10 +166,7 @@ def _shipped(name: str, kind: str, where: str) -> str:
 
 def _from_file(given: str, kind: str) -> Plugin:
     """The class of a file. Raises InputError."""
-    match = _FILE.match(given)
-    path, name = Path(match["path"]).expanduser(), match["name"]  # type: ignore[index]
-    if not path.is_file():
-        raise InputError("no such file", where=str(path), fix=f"a Python file with a {kind}, or a shipped {kind}")
+    path, name = _parts(given)
     classes = _classes(path, kind)
     if name is None and len(classes) != 1:
         methods = " or ".join(_METHODS[kind])

@@ -65,10 +65,14 @@ def read_scenario(path: Path | str, known: Mapping[str, Any]) -> dict[str, Any]:
         raise InputError("a serving scenario needs a workload", where=str(path), fix="workload: llama-2-7b")
     if given.get("trace") is not None and not Path(str(given["trace"])).is_absolute():
         given["trace"] = Path(path).parent / str(given["trace"])
-    for name in ("policy", "router"):
-        if name in given:
-            given[name] = beside(given[name], Path(path).parent)
-    return given
+    if isinstance(given.get("also"), list):
+        given["also"] = [_placed(row, Path(path)) if isinstance(row, dict) else row for row in given["also"]]
+    return _placed(given, Path(path))
+
+
+def _placed(given: dict[str, Any], file: Path) -> dict[str, Any]:
+    """Options whose Python files lie beside the scenario file."""
+    return given | {name: beside(given[name], file.parent) for name in ("policy", "router") if name in given}
 
 
 _WHOLE: Final = ("requests", "kv_blocks", "queue_limit", "max_batch", "chunk")

@@ -80,10 +80,11 @@ def test_a_scenario_file_names_files_beside_it(tmp_path: Path) -> None:
     scenario = written(
         tmp_path,
         "schema: hwsim/serving-scenario@1\nworkload: llama-3.1-8b\nhw: a100-sxm4-80gb\nrequests: 20\nrate: 4\n"
-        "efficiency: datasheet\npolicy: mine.py\n",
+        "efficiency: datasheet\npolicy: mine.py\nalso: [{workload: qwen3-8b, share: 0.5, policy: 'mine.py:OneByOne'}]\n",
         "run.yaml",
     )
-    assert hwsim.simulate(scenario).to_dict()["scenario"]["policy"] == "mine.py:OneByOne"
+    for _ in range(2):
+        assert hwsim.simulate(scenario).to_dict()["scenario"]["policy"] == "mine.py:OneByOne"
     assert command_line(["check", scenario]) == 0
 
 
@@ -202,6 +203,19 @@ def test_a_router_that_picks_a_stranger_is_told() -> None:
     with pytest.raises(PluginFailedError, match="pick answers one of `replicas`"):
         simulate(TRACE, ClusterSpec([replica()] * 2, Stranger))
     assert check_router(Stranger).law("answers").broken
+
+
+def test_check_holds_every_class_of_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    policy, _, router = snippets()
+    file = written(
+        tmp_path, policy + "\n\nclass Other(OneByOne):\n    def plan(self, replica):\n        return 7\n" + router
+    )
+    assert command_line(["check", file]) == 2
+    assert "mine.py:Other breaks 1 of 8 laws" in capsys.readouterr().err
+    assert command_line(["check", f"{file}:OneByOne"]) == 0
+    assert command_line(["check", f"{file}:Nobody"]) == 2
+    assert command_line(["check", str(tmp_path / "none.py")]) == 2
+    assert "no such file" in capsys.readouterr().err
 
 
 def test_what_cannot_be_a_policy_is_refused(tmp_path: Path) -> None:
