@@ -230,6 +230,10 @@ def peak_of(document: Document, task: Document) -> float:
     return float(stated or max(table.values()))
 
 
+# Where operators wait for bytes that come from beyond the memories under whose roof they lie.
+_BEYOND: Final = ("link", "flash")
+
+
 def roofline_points(document: Document) -> list[RooflinePoint]:
     """Operators that compute and move bytes, each under the roofs of the unit and the memory that it really uses.
 
@@ -246,6 +250,7 @@ def roofline_points(document: Document) -> list[RooflinePoint]:
         if attainable == math.inf:
             continue
         side = "compute" if peak <= row.intensity * rate else "memory"
+        side = row.bound if row.bound in _BEYOND else side
         points.append(
             RooflinePoint(row.phase, row.name, row.intensity, row.flop / row.time_s, attainable, row.time_s, side)
         )

@@ -90,6 +90,14 @@ def test_explain_and_roofline_name_the_same_rates() -> None:
     assert all(f"{name}:" in text for name in ("compute", "ddr", "llc"))
 
 
+@pytest.mark.parametrize(("device", "far"), [("a40-offload", "link"), ("rtx4090-flash", "flash")])
+def test_operators_that_wait_for_bytes_from_beyond_the_memory_are_not_called_compute_bound(
+    device: str, far: str
+) -> None:
+    sides = {p.name: p.side for p in roofline_points(points(device)[0].document) if p.phase == "decode"}
+    assert sides["block.gate_up"] == far
+
+
 def test_what_a_mechanism_frees_is_said() -> None:
     text = explain(points("a40-offload")[0].document, "decode.block.attention")
     assert "runs on the CPU at the rate of the host memory" in text
