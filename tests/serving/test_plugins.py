@@ -80,7 +80,8 @@ def test_a_scenario_file_names_files_beside_it(tmp_path: Path) -> None:
     scenario = written(
         tmp_path,
         "schema: hwsim/serving-scenario@1\nworkload: llama-3.1-8b\nhw: a100-sxm4-80gb\nrequests: 20\nrate: 4\n"
-        "efficiency: datasheet\npolicy: mine.py\nalso: [{workload: qwen3-8b, share: 0.5, policy: 'mine.py:OneByOne'}]\n",
+        "also: [{workload: qwen3-8b, share: 0.5, policy: 'mine.py:OneByOne'}]\n"
+        "efficiency: datasheet\npolicy: mine.py\n",
         "run.yaml",
     )
     for _ in range(2):
