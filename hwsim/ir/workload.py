@@ -7,9 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from hwsim.ir.numbers import Num
+
+if TYPE_CHECKING:
+    import networkx
 
 OperatorKind = Literal["gemm", "attention_prefill", "attention_decode", "moe", "vector", "embedding", "collective"]
 Role = Literal["weight", "activation", "kv_cache", "state"]
@@ -191,3 +194,15 @@ class WorkloadGraph:
             if item.name == name:
                 return item
         raise KeyError(name)
+
+    def to_networkx(self) -> networkx.DiGraph:
+        """For graph algorithms: nodes hold ``operator``, ``repeat`` and ``segment``, edges ``name`` and ``tensor``."""
+        import networkx
+
+        graph = networkx.DiGraph(name=self.name, phase=self.phase)
+        for item in self.operators:
+            graph.add_node(item.name, operator=item, repeat=item.repeat, segment=item.segment)
+        tensors = {t.name: t for o in self.operators for t in (*o.inputs, *o.outputs)}
+        for edge in self.edges:
+            graph.add_edge(edge.source, edge.target, name=edge.tensor, tensor=tensors.get(edge.tensor))
+        return graph
