@@ -55,7 +55,7 @@ class Search(g.Group):
     ] = "timeloop"
     bypass: Annotated[bool, typer.Option("--bypass", help="Let tensors skip middle levels.")] = False
     uneven: Annotated[
-        str | None, typer.Option("--uneven", metavar="LEVEL", help="Tile tensors at different depths in this memory.")
+        str | None, typer.Option("--uneven", metavar="LEVEL,..", help="Tile tensors at different depths in a memory.")
     ] = None
     dataflow: Annotated[
         str | None, typer.Option("--dataflow", metavar="TENSOR", help="weights, inputs or outputs stay [any].")

@@ -80,11 +80,11 @@ def _machine(
     machine = machine_of(device, dtype=dtype, counting=counting, bypass=bypass)
     if dataflow is not None:
         machine = _stationary(machine, dataflow)
-    if uneven is not None:
+    for name in [] if uneven is None else uneven.split(","):
         names = [level.name for level in machine.levels[:-1]]
-        if uneven not in names:
-            raise unknown_name("memory between the multipliers and the last", uneven, names, where="--uneven")
-        machine = machine.split_level(uneven)
+        if name not in names:
+            raise unknown_name("memory between the multipliers and the last", name, names, where="--uneven")
+        machine = machine.split_level(name)
     return machine, {"counting": counting, "bypass": bypass, "uneven": uneven, "dataflow": dataflow}
 
 
@@ -112,9 +112,9 @@ def map_workload(
     budget_s: wall seconds for all of them together; None: until proved.
     say: is told what is being worked on.
     options: those of `prepare`: objective (``energy``, ``latency``, ``edp``; None: edp where the device gives
-        energies, else latency), mapper, counting, bypass, uneven (a memory in which tensors may be tiled at different
-        depths of the loop nest, shown as two halves), dtype, dataflow (``weights``, ``inputs`` or ``outputs``: which
-        tensor's nearest tiles stay while the innermost loop above them runs).
+        energies, else latency), mapper, counting, bypass, uneven (memories, with commas, in which tensors may be tiled
+        at different depths of the loop nest, each shown as two halves), dtype, dataflow (``weights``, ``inputs`` or
+        ``outputs``: which tensor's nearest tiles stay while the innermost loop above them runs).
 
     Raises
     ------

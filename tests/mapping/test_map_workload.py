@@ -117,6 +117,8 @@ def test_cli_table_json_and_exit_codes(capsys: pytest.CaptureFixture[str], tmp_p
     assert run(["map", "gemm:3x3x3", "--hw", "g3-256", "--objective", "speed"]) == 2
     assert run(["map", "gemm:3x3x3", "--hw", "g3-256", "--uneven", "l3"]) == 2
     assert run(["map", "gemm:32x32x32", "--hw", "g3-256", "--uneven", "glb", "--bypass"]) == 0
+    assert run(["map", "gemm:32x32x32", "--hw", "g3-256", "--uneven", "glb,rf"]) == 0
+    assert run(["map", "gemm:3x3x3", "--hw", "g3-256", "--uneven", "glb,glb"]) == 2
     assert run(["map", "gemm:3x3x3", "--hw", "h100-sxm", "--objective", "energy"]) == 2
     assert run(["map", "gemm:512x512x512", "--hw", "g3-256", "--mapper", "exhaustive"]) == 2
 
