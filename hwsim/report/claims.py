@@ -36,7 +36,8 @@ def page(document: Mapping[str, Any]) -> str:
         body.append("</table>")
     style = (
         "body{font:14px sans-serif;margin:2em}table{border-collapse:collapse}td,th{padding:2px 8px;text-align:left;"
-        "border-bottom:1px solid #ddd}.fail,.unmapped,.error{background:#fdd}.pass{background:#efe}.needs-data{color:#888}"
+        "border-bottom:1px solid #ddd}.fail,.unmapped,.error{background:#fdd}.pass{background:#efe}"
+        ".needs-data{color:#888}"
     )
     head = f"<!doctype html><meta charset=utf-8><title>hwsim: published claims</title><style>{style}</style>"
     return f"{head}<h1>Published claims</h1><p>{html.escape(_summary(document['total']))}</p>{''.join(body)}\n"
