@@ -1,4 +1,4 @@
-"""The exact mapper on other machines and shapes: ``python benchmarks/mapping_machines.py [MACHINE ...] [--objective NAME]``.
+"""The exact mapper on other machines: ``python benchmarks/mapping_machines.py [MACHINE ...] [--objective NAME]``.
 
 One line a shape: CPU seconds of each objective on one core, value, proved or gap. Machines are of the literature's
 kinds, not products: an Eyeriss-like array of 12 x 14 PEs under 108 KB, a TPU-like array of 128 x 128 that spreads
