@@ -12,16 +12,15 @@ for the new time.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hwsim.cost import money
 from hwsim.ir.platform import Platform
+from hwsim.validation.endtoend import CROWD
 
-CROWD: Final = 8
-"""Prompts of the pass whose cost beyond one prompt gives that of one more."""
 Figures = dict[str, NDArray[np.float64]]
 
 

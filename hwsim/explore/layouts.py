@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 
 from hwsim.engine.estimate import Estimate, estimate, memory_of, static_power_w
 from hwsim.errors import InfeasibleError
-from hwsim.explore.continuous import CROWD, Loop, closed_loop
+from hwsim.explore.continuous import Loop, closed_loop
 from hwsim.ir.platform import Platform
 from hwsim.ir.scenario import Scenario
 from hwsim.mapping.parallelism.columns import Columns
 from hwsim.mapping.parallelism.layouts import Extents, Layout, enumerate_layouts
+from hwsim.validation.endtoend import CROWD
 
 MOST_OF_A_REPLICA: Final = 1024  # sequences; serving engines cap running sequences at 256 to 1,024
 # Numbers with three significant bits: 1 to 8, then four an octave, so that a limit is met within 25 %.

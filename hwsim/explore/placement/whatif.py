@@ -14,9 +14,10 @@ from hwsim.mapping.placement.problem import GraphProblem, Site
 from hwsim.mapping.placement.tiers import Phase, TierProblem
 from hwsim.mapping.placement.verify import verified
 
-MORE_BYTES: Final = 2.0**30
-MORE_RATE: Final = 1e9
-FASTER: Final = 1.1
+# The steps that are asked about: round sizes that a reader can scale, small beside any machine.
+MORE_BYTES: Final = 2.0**30  # bytes of a memory
+MORE_RATE: Final = 1e9  # B/s of a link or memory
+FASTER: Final = 1.1  # times the speed of a device
 Changed = Iterator[tuple[str, Any]]
 
 

@@ -17,7 +17,7 @@ from hwsim.mapping.joins.chains import NONE, Entries
 Array = np.ndarray[Any, Any]
 SLACK: Final = 1 - 1e-9  # logarithms of clock steps are added up: a bound keeps below their rounding
 ROUNDS: Final = 3  # bounds are taken again from what they left, while that shrinks
-SHRUNK: Final = 0.8
+SHRUNK: Final = 0.8  # of the paths: where more are left than that, another round is not worth its time
 MOST_TRIPLES: Final = 30  # holdings of three tensors that are told apart
 
 Triple = tuple[int, int, int]

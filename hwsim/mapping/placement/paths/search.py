@@ -22,11 +22,11 @@ from hwsim.mapping.placement.paths.states import Array, Layers, Piece
 FIRST: Final = 2e-5  # relative rise of the first target
 RISES: Final = ((3_000, 1.7), (30_000, 1.35), (math.inf, 1.2))  # (paths, factor of the next rise)
 PATHS_BEFORE_SPLIT: Final = 300_000
-MOST_PARTS: Final = 40
+MOST_PARTS: Final = 40  # splits of a problem; after that its parts are only joined
 PACKED: Final = 400  # paths of a piece up to which neighbours are joined once and for all
 TRIED: Final = 2  # boundaries whose parts are bounded before one is chosen
 FEW: Final = 60_000  # paths up to which pairs above the target are looked at as well, for an early answer
-STRETCH: Final = 5.0
+STRETCH: Final = 5.0  # times the margin above the bound, for that early answer
 WORTH: Final = 0.02  # of the margin: least gain of a split
 
 
